@@ -1,0 +1,400 @@
+"""What a person sees of an answer, as plain data; `terminal` draws it.
+
+Answers come as `model.value.parse` leaves them: numbers with a fraction are the text that came.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from unified_memory.model.value import encode
+
+PREVIEW_CHARS = 120
+SECONDS_CHARS = len("2026-01-02T03:04:05")
+KIB = 1024
+# C0 but newline and tab, DEL, C1, and what turns the direction of text: none of it may steer a terminal.
+_STEERING = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"} | {
+    code: f"\\u{code:04x}" for code in (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
+
+
+class Table(Struct):
+    """Rows under names. `wide`: the column that gives way where the terminal is narrow."""
+
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    wide: str | None = None
+
+
+class Facts(Struct):
+    """Names and what they are, and below them a body."""
+
+    pairs: list[tuple[str, str]]
+    body: str | None = None
+
+
+View = Table | Facts | str
+
+
+def visible(text: str) -> str:
+    """The text with characters that would steer a terminal written as escapes."""
+    # A lone surrogate cannot be printed at all.
+    return text.translate(_STEERING).encode("utf-8", "backslashreplace").decode()
+
+
+def text_of(value: Any) -> str:
+    """Any JSON in one line; texts without quotes, nothing for null."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    return bytes(value).decode() if isinstance(value, Raw) else _json(value)
+
+
+def preview(value: Any) -> str:
+    """The beginning of a value in one line."""
+    text = " ".join(text_of(value).split())
+    return text if len(text) <= PREVIEW_CHARS else text[: PREVIEW_CHARS - 1] + "…"
+
+
+def whole(value: Any) -> str:
+    """A value with every detail; texts without quotes."""
+    if isinstance(value, str):
+        return value
+    return msgspec.json.format(_json(value).encode(), indent=2).decode()
+
+
+def _json(value: Any) -> str:
+    try:
+        return encode(value).decode()
+    except UnicodeEncodeError:
+        # A lone surrogate somewhere inside: shown as the escape that it came as.
+        return encode(_escaped(value)).decode()
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_escaped(name): _escaped(part) for name, part in value.items()}
+    return list(map(_escaped, value)) if isinstance(value, list) else value
+
+
+def moment(instant: str | None) -> str:
+    """An instant to the second."""
+    return "" if instant is None else instant[:SECONDS_CHARS].replace("T", " ") + "Z"
+
+
+def size(count: int) -> str:
+    """A number of bytes for people: `12.3 KiB`."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < KIB:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= KIB
+    return f"{amount:.1f} TiB"
+
+
+def many(count: int, one: str = "memory", more: str = "memories") -> str:
+    """A number of things: `1 memory`, `2 memories`."""
+    return f"{count} {one if count == 1 else more}"
+
+
+def _more(answer: Any) -> list[View]:
+    cursor = answer.get("next_cursor")
+    return [f"There are more: --cursor {cursor}"] if cursor else []
+
+
+def _named(record: Any) -> str:
+    return f"{record['key']} in {record['namespace']}"
+
+
+# ---- memories
+def record(answer: Any) -> Facts:
+    """A whole record."""
+    metadata = dict(answer["metadata"])
+    pairs = [
+        ("key", answer["key"]),
+        ("namespace", answer["namespace"]),
+        ("version", f"{answer['version']} (id {answer['id']}, {answer['tier']})"),
+        ("created", moment(metadata.pop("created_at"))),
+        ("updated", moment(metadata.pop("updated_at"))),
+        ("expires", moment(metadata.pop("expires_at")) or "never"),
+        ("accessed", f"{metadata.pop('access_count')} times, last {moment(metadata.pop('last_accessed')) or 'never'}"),
+        ("tags", ", ".join(metadata.pop("tags"))),
+        *((name, preview(value)) for name, value in metadata.items()),
+    ]
+    index = answer.get("search_index")
+    if index is not None:
+        pairs += [("content hash", index["content_hash"]), ("keywords", ", ".join(index["keywords"]))]
+    return Facts([(name, text) for name, text in pairs if text], whole(answer["value"]))
+
+
+def value(answer: Any) -> str:
+    """The value of a record alone."""
+    return whole(answer["value"])
+
+
+def stored(answer: Any) -> str:
+    """That a record was stored."""
+    expires = answer["metadata"]["expires_at"]
+    return f"Stored {_named(answer)}: version {answer['version']}" + (f", expires {moment(expires)}" if expires else "")
+
+
+def updated(answer: Any) -> str:
+    """That a record was changed."""
+    return f"Updated {_named(answer)}: version {answer['version']}"
+
+
+def deleted(answer: Any) -> str:
+    """That a record was deleted."""
+    return f"Deleted {_named(answer)}: it was at version {answer['version']}"
+
+
+def moved(answer: Any) -> str:
+    """What was moved."""
+    if "moved" in answer:
+        return f"Moved {many(answer['moved'])}"
+    return f"Moved to {_named(answer)}: version {answer['version']}"
+
+
+def memories(answer: Any) -> list[View]:
+    """A page of memories."""
+    rows = [
+        (
+            one["namespace"],
+            one["key"],
+            preview(one["value"]),
+            ", ".join(one["metadata"]["tags"]),
+            moment(one["metadata"]["updated_at"]),
+        )
+        for one in answer["memories"]
+    ]
+    return [Table(("namespace", "key", "value", "tags", "updated"), rows, wide="value"), *_more(answer)]
+
+
+def hits(answer: Any) -> list[View]:
+    """What a search found."""
+    rows = [
+        (
+            f"{float(text_of(one['score'])):.3g}",
+            one["namespace"],
+            one["key"],
+            preview(one["snippet"]),
+            ", ".join(one["matched"]),
+        )
+        for one in answer["results"]
+    ]
+    left_out = answer.get("left_out")
+    return [
+        Table(("score", "namespace", "key", "snippet", "matched in"), rows, wide="snippet"),
+        *([f"{left_out} more did not fit into --max-tokens"] if left_out else []),
+        *_more(answer),
+    ]
+
+
+def queried(answer: Any) -> list[View]:
+    """What a query found: memories or rows of fields, count, groups."""
+    found = answer["memories"]
+    shown: list[View] = []
+    if found and "metadata" in found[0] and "value" in found[0]:
+        shown = memories(answer)
+    else:
+        columns = tuple(dict.fromkeys(name for row in found for name in row))
+        if found:
+            shown.append(Table(columns, [tuple(preview(row.get(name)) for name in columns) for row in found]))
+        shown += _more(answer)
+    if answer.get("groups") is not None:
+        rows = [(preview(group["value"]), str(group["count"])) for group in answer["groups"]]
+        shown.append(Table(("value", "count"), rows))
+    if "count" in answer:
+        shown.append(f"{answer['count']} in all")
+    return shown or [Table((), [])]
+
+
+# ---- namespaces
+def _settings(settings: Any) -> list[tuple[str, str]]:
+    return [(name, "none" if told is None else text_of(told)) for name, told in settings.items()]
+
+
+def namespace(answer: Any) -> Facts:
+    """A namespace with its settings."""
+    own = answer["config"]
+    pairs = [
+        ("namespace", answer["name"]),
+        ("created", moment(answer["created_at"])),
+        ("memories", f"{answer['memories']} ({size(answer['bytes'])})"),
+        ("with those below", f"{answer['total_memories']} ({size(answer['total_bytes'])})"),
+        ("namespaces below", str(answer["namespaces"])),
+        *_settings(own),
+        *((f"{name} (inherited)", told) for name, told in _settings(answer["effective"]) if name not in own),
+    ]
+    return Facts(pairs)
+
+
+def namespaces(answer: Any) -> list[View]:
+    """A page of namespaces."""
+    rows = [
+        (
+            one["name"],
+            str(one["memories"]),
+            size(one["bytes"]),
+            str(one["total_memories"]),
+            ", ".join(f"{name} {told}" for name, told in _settings(one["config"])),
+        )
+        for one in answer["namespaces"]
+    ]
+    return [Table(("name", "memories", "bytes", "with those below", "settings"), rows, wide="settings"), *_more(answer)]
+
+
+def namespace_deleted(answer: Any) -> str:
+    """What went with a namespace, or would go."""
+    told = f"{many(answer['namespaces'], 'namespace', 'namespaces')} with {many(answer['memories'])}"
+    return f"Would delete {told}" if answer["dry_run"] else f"Deleted {told}"
+
+
+# ---- sessions
+def session(answer: Any) -> Facts:
+    """A session."""
+    pairs = [
+        ("session", answer["id"]),
+        ("namespace", answer["namespace"]),
+        ("state", answer["state"]),
+        ("memories", str(answer["memories"])),
+        ("cluster", answer["cluster_id"] or ""),
+        ("project", answer["project_id"] or ""),
+        ("ttl", text_of(answer["ttl"])),
+        ("created", moment(answer["created_at"])),
+        ("last used", moment(answer["last_used"])),
+        ("expires", moment(answer["expires_at"])),
+        ("ended", moment(answer["ended_at"])),
+        *((name, preview(told)) for name, told in answer["metadata"].items()),
+    ]
+    return Facts([(name, text) for name, text in pairs if text])
+
+
+def session_memories(answer: Any) -> list[View]:
+    """A session and a page of its memories."""
+    return [session(answer["session"]), *memories(answer)]
+
+
+def sessions(answer: Any) -> list[View]:
+    """A page of sessions."""
+    rows = [
+        (
+            one["id"],
+            one["namespace"],
+            one["state"],
+            str(one["memories"]),
+            one["cluster_id"] or "",
+            moment(one["last_used"]),
+        )
+        for one in answer["sessions"]
+    ]
+    return [Table(("id", "namespace", "state", "memories", "cluster", "last used"), rows), *_more(answer)]
+
+
+def session_ended(answer: Any) -> str:
+    """That a session was ended."""
+    done = {"delete": "deleted", "expire": "expired"}.get(answer["memories"])
+    return f"Ended session {answer['session']['id']}" + (f": {many(answer['affected'])} {done}" if done else "")
+
+
+# ---- the service
+def job(answer: Any) -> Facts:
+    """A job."""
+    pairs = [
+        ("job", answer["id"]),
+        ("kind", answer["kind"]),
+        ("namespace", answer["namespace"]),
+        ("state", answer["state"]),
+        ("progress", _progress(answer)),
+        ("created", moment(answer["created_at"])),
+        ("finished", moment(answer["finished_at"])),
+        ("result", preview(answer["result"])),
+        ("error", preview(answer["error"])),
+    ]
+    return Facts([(name, text) for name, text in pairs if text])
+
+
+def _progress(one: Any) -> str:
+    of = "" if one["total"] is None else f" of {one['total']}"
+    return f"{one['done']}{of} {one['unit']}"
+
+
+def jobs(answer: Any) -> list[View]:
+    """A page of jobs."""
+    rows = [
+        (one["id"], one["kind"], one["namespace"], one["state"], _progress(one), moment(one["created_at"]))
+        for one in answer["jobs"]
+    ]
+    return [Table(("id", "kind", "namespace", "state", "progress", "created"), rows), *_more(answer)]
+
+
+def stats(answer: Any) -> list[View]:
+    """Totals."""
+    on_disk = answer["bytes_stored"]
+    pairs = [
+        ("memories", str(answer["memories"])),
+        ("values", size(answer["bytes_raw"])),
+        ("on disk", "" if on_disk is None else size(on_disk)),
+        ("expired, awaiting cleanup", str(answer["expired"])),
+        ("sessions", str(answer["sessions"])),
+        ("tiers", ", ".join(f"{name} {count}" for name, count in answer["tiers"].items())),
+        ("oldest", moment(answer["oldest"])),
+        ("newest", moment(answer["newest"])),
+        ("read-only", answer["read_only"] or ""),
+        ("top tags", ", ".join(f"{one['tag']} ({one['count']})" for one in answer["top_tags"])),
+    ]
+    shown: list[View] = [Facts([(name, text) for name, text in pairs if text])]
+    if answer["namespaces"]:
+        rows = [(one["name"], str(one["memories"]), size(one["bytes"])) for one in answer["namespaces"]]
+        shown.append(Table(("namespace", "memories", "bytes"), rows))
+    return shown
+
+
+def cleaned(answer: Any) -> str:
+    """What a cleanup removed."""
+    purged = answer["purged"]
+    return f"Removed {many(answer['expired'], 'expired memory', 'expired memories')}" + (
+        f" and {purged} of deleted namespaces" if purged else ""
+    )
+
+
+def health(answer: Any) -> str:
+    """How the service is."""
+    reasons = "".join(f"\n  {reason}" for reason in answer["reasons"])
+    return f"{answer['service']} {answer['version']}: {answer['status']}{reasons}"
+
+
+def mode(answer: Any) -> str:
+    """Whether writes are off."""
+    return f"Read-only: {answer['reason']}" if answer["read_only"] else "Writes are on"
+
+
+def problems(answer: Any) -> list[View]:
+    """What a check found."""
+    found = answer["problems"]
+    if not found:
+        return ["Everything is as it should be"]
+    rows = [(one["where"], one["detail"], "yes" if one["fixed"] else "no") for one in found]
+    left = sum(1 for one in found if not one["fixed"])
+    return [
+        Table(("where", "problem", "fixed"), rows, wide="problem"),
+        f"{many(len(found), 'problem', 'problems')}, {len(found) - left} fixed",
+    ]
+
+
+def options(answer: Iterable[Any]) -> list[View]:
+    """Every option with its value."""
+    rows = [
+        (one["name"], text_of(one["value"]), text_of(one["default"]), one["variable"], one["help"]) for one in answer
+    ]
+    return [Table(("option", "value", "default", "variable", "meaning"), rows, wide="meaning")]
+
+
+def document(answer: Any) -> str:
+    """JSON as it is."""
+    return whole(answer)

@@ -1,0 +1,829 @@
+"""What is said over the wire: one function an operation, which gives the request and how its answer is read. No I/O.
+
+Keys, namespaces and ids stand percent-encoded in the path. In every operation a `ttl` is in seconds, None means "never
+expires", and what is not given is not sent. Of `ttl` and `expires_at` (RFC 3339, or a datetime) at most one is given.
+Every answer may be one of the errors of `model.errors`; the operations name those that belong to them.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Generic, TypeVar, cast
+from urllib.parse import quote
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from unified_memory.client import shapes
+from unified_memory.client.errors import ServiceUnavailableError, UnexpectedAnswerError
+from unified_memory.model.errors import (
+    AlreadyExistsError,
+    InvalidInputError,
+    MemoryNotFoundError,
+    StorageBusyError,
+    UnifiedMemoryError,
+    VersionConflictError,
+)
+from unified_memory.model.namespace import DEFAULT_NAMESPACE
+
+# Not given (UNSET) is something else than None, which is JSON's null.
+Seconds = float | UnsetType | None
+Instant = str | datetime | UnsetType | None
+Number = int | UnsetType | None
+Text = str | UnsetType | None
+T = TypeVar("T")
+PageT = TypeVar("PageT")
+ItemT = TypeVar("ItemT")
+
+DEFAULT_URL = "http://127.0.0.1:3200"
+ROOT = "/api/v1/memory"
+JSON = "application/json"
+PROBLEM = "application/problem+json"
+# What stands between us and the service answers so when the service is away.
+_AWAY = {502, 503, 504}
+_UNAVAILABLE = 503
+_PRECONDITION_FAILED = 412
+_OK = range(200, 300)
+# Members of problem+json that are no facts.
+_ENVELOPE = {"type", "title", "status", "detail", "code", "hint"}
+_EXCERPT = 200
+_NOT_JSON = (TypeError, ValueError, RecursionError)
+
+
+# ---- what is sent and what comes back
+class Answer(Struct, frozen=True):
+    """What came back. `content_type` without parameters, in lower case."""
+
+    status: int
+    content_type: str
+    content: bytes
+
+
+class Call(Struct, Generic[T], frozen=True, kw_only=True):
+    """A request, and how its answer is read.
+
+    `target`: path and query, percent-encoded. `wait`: seconds that the service may take beyond a usual answer.
+    `convert`: makes the result of the JSON. `none_for`: the error that is a result, None. `also`: a further status of a
+    good answer.
+    """
+
+    method: str
+    target: str
+    headers: dict[str, str] = {}
+    content: bytes = b""
+    wait: float = 0.0
+    convert: Callable[[Any], T] | None = None
+    none_for: type[UnifiedMemoryError] | None = None
+    also: int = 200
+
+    def read(self, answer: Answer) -> T:
+        """The result. Raises the error that the answer tells, UnexpectedAnswerError where it is not the service's."""
+        if answer.status in _OK or (answer.status == self.also and answer.content_type == JSON):
+            result = decode(answer)
+            return cast("T", result) if self.convert is None else self.convert(result)
+        error = error_of(answer)
+        if self.none_for is not None and isinstance(error, self.none_for):
+            return cast("T", None)
+        raise error
+
+
+class Listing(Call[PageT], Generic[PageT, ItemT], frozen=True, kw_only=True):
+    """A call that answers with a page. `member`: where the items stand; `asked`: the parameters, or the body."""
+
+    member: str
+    path: str
+    asked: dict[str, Any]
+
+    def items(self, page: PageT) -> list[ItemT]:
+        """What the page lists."""
+        return cast("list[ItemT]", cast("dict[str, Any]", page)[self.member])
+
+    def after(self, page: PageT) -> "Listing[PageT, ItemT] | None":
+        """The call for the next page, None where this one is the last."""
+        cursor = cast("dict[str, Any]", page)["next_cursor"]
+        if cursor is None:
+            return None
+        return _listing(self.method, self.path, self.member, {**self.asked, "cursor": cursor})
+
+
+# ---- JSON
+def _number(text: str) -> float | Decimal:
+    number = float(text)
+    return number if math.isfinite(number) else Decimal(text)
+
+
+_decoder = msgspec.json.Decoder(float_hook=_number)
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+
+def encode(body: Mapping[str, Any]) -> bytes:
+    """A JSON object of JSON-like objects; datetimes become texts, bytes base64, `msgspec.Raw` stands for JSON text.
+
+    Raises InvalidInputError naming the member that has no JSON: NaN and infinities too, which would become null.
+    """
+    try:
+        return _dump(body)
+    except _NOT_JSON:
+        for name, member in body.items():
+            try:
+                _dump(member)
+            except _NOT_JSON as error:
+                raise InvalidInputError(name, f"{name} is not JSON: {error}") from None
+        raise
+
+
+def _dump(value: Any) -> bytes:
+    try:
+        text = _encoder.encode(value)
+    except UnicodeEncodeError:
+        # A lone surrogate has no UTF-8, but an escape.
+        text = json.dumps(value, allow_nan=False, default=msgspec.to_builtins).encode()
+    if (b"null" in text or b"NaN" in text or b"Inf" in text) and not _finite(value):
+        raise ValueError("NaN and infinities have no JSON")
+    return text
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, Decimal):
+        return value.is_finite()
+    if isinstance(value, Mapping):
+        return all(map(_finite, value.values()))
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(map(_finite, value))
+    fields: Iterable[str] = getattr(value, "__struct_fields__", ()) or getattr(value, "__dataclass_fields__", ())
+    return all(_finite(getattr(value, name)) for name in fields)
+
+
+def decode(answer: Answer) -> Any:
+    """The JSON of an answer; a number beyond what a float holds is a Decimal. Raises UnexpectedAnswerError."""
+    try:
+        return _decoder.decode(answer.content)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        try:
+            # Escaped lone surrogates are JSON, too.
+            return json.loads(answer.content, parse_float=_number)
+        except ValueError:
+            raise _unexpected(answer) from None
+
+
+# ---- errors
+def _kinds(kind: type[UnifiedMemoryError]) -> dict[str, type[UnifiedMemoryError]]:
+    found = {kind.code: kind}
+    for special in kind.__subclasses__():
+        found = {**_kinds(special), **found}
+    return found
+
+
+_KINDS = _kinds(UnifiedMemoryError)
+
+
+def error_of(answer: Answer) -> UnifiedMemoryError:
+    """The error that an answer tells: of the class that its code names, with its detail, hint and facts."""
+    problem = decode(answer) if answer.content_type == PROBLEM else None
+    if not isinstance(problem, dict) or not isinstance(problem.get("detail"), str):
+        return _unexpected(answer)
+    hint = problem.get("hint")
+    facts = {name: fact for name, fact in problem.items() if name not in _ENVELOPE}
+    kind = _KINDS.get(str(problem.get("code")))
+    if kind is None:
+        facts = {"code": problem.get("code"), "status": answer.status, **facts}
+        kind = UnifiedMemoryError
+    # Each class has a constructor of its own; what it would make of its arguments is all in the answer.
+    error = kind.__new__(kind, problem["detail"])
+    UnifiedMemoryError.__init__(error, problem["detail"], hint=hint if isinstance(hint, str) else None)
+    error.facts = facts
+    if isinstance(error, InvalidInputError):
+        error.field = str(facts.get("field", ""))
+    elif isinstance(error, VersionConflictError | AlreadyExistsError):
+        error.precondition = answer.status == _PRECONDITION_FAILED
+    elif isinstance(error, StorageBusyError):
+        retry_after = facts.get("retry_after")
+        error.retry_after = retry_after if isinstance(retry_after, int) else 1
+    return error
+
+
+def _unexpected(answer: Answer) -> UnifiedMemoryError:
+    excerpt = answer.content[:_EXCERPT].decode("utf-8", "replace")
+    facts: dict[str, Any] = {"status": answer.status, "content_type": answer.content_type, "excerpt": excerpt}
+    if answer.status in _AWAY:
+        return ServiceUnavailableError(f"The service is away: HTTP {answer.status}", **facts)
+    return UnexpectedAnswerError(
+        f"HTTP {answer.status}, which is not an answer of the memory service", hint="Is the URL right?", **facts
+    )
+
+
+# ---- requests
+def encode_path(name: str, field: str) -> str:
+    """A name as a part of a path; `/` stays, but where a segment is empty, `.` or `..`, which others would tidy away.
+
+    Raises InvalidInputError naming `field`.
+    """
+    if not name:
+        # The path would be another operation's.
+        raise InvalidInputError(field, f"{field} is empty")
+    try:
+        segments = name.split("/")
+        if any(segment in {"", ".", ".."} for segment in segments):
+            return quote(name, safe="").replace(".", "%2E")
+        return quote(name)
+    except UnicodeEncodeError:
+        raise InvalidInputError(field, f"{field} holds a lone surrogate") from None
+
+
+def _target(path: str, parameters: Mapping[str, Any]) -> str:
+    pairs = []
+    for name, value in parameters.items():
+        if value is None:
+            continue
+        text = ("true" if value else "false") if isinstance(value, bool) else str(value)
+        try:
+            pairs.append(f"{name}={quote(text, safe='')}")
+        except UnicodeEncodeError:
+            raise InvalidInputError(name, f"{name} holds a lone surrogate") from None
+    return f"{path}?{'&'.join(pairs)}" if pairs else path
+
+
+def _given(**members: Any) -> dict[str, Any]:
+    return {name: value for name, value in members.items() if value is not UNSET}
+
+
+def _told(**members: Any) -> dict[str, Any]:
+    """As `_given`, for members of which None means nothing."""
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def _call(
+    method: str,
+    path: str,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    body: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+    wait: float | None = None,
+    **how: Any,
+) -> Call[T]:
+    sent = {"Accept": JSON, **(headers or {})}
+    content = b""
+    if body is not None:
+        sent["Content-Type"] = JSON
+        content = encode(body)
+    target = _target(ROOT + path, {**(parameters or {}), "wait": wait})
+    return Call(method=method, target=target, headers=sent, content=content, wait=wait or 0.0, **how)
+
+
+def _listing(method: str, path: str, member: str, asked: Mapping[str, Any]) -> Listing[PageT, ItemT]:
+    asked = _told(**asked)
+    plain: Call[PageT] = _call(method, path, asked) if method == "GET" else _call(method, path, body=asked)
+    return Listing(
+        method=method,
+        target=plain.target,
+        headers=plain.headers,
+        content=plain.content,
+        member=member,
+        path=path,
+        asked=asked,
+    )
+
+
+def _idempotency(key: str | None) -> dict[str, str]:
+    if key is None:
+        return {}
+    if not (key.isascii() and key.isprintable() and key.strip() == key and key):
+        raise InvalidInputError("idempotency_key", "An idempotency key is printable ASCII")
+    return {"Idempotency-Key": key}
+
+
+def _results(answer: Any) -> Any:
+    return answer["results"]
+
+
+# ---- one memory
+def store(
+    key: str | None = None,
+    value: Any = UNSET,
+    namespace: str = DEFAULT_NAMESPACE,
+    ttl: Seconds = UNSET,
+    metadata: Mapping[str, Any] | None = None,
+    *,
+    expires_at: Instant = UNSET,
+    if_none_match: bool = False,
+    expected_version: int | None = None,
+    idempotency_key: str | None = None,
+) -> Call[shapes.Record]:
+    """Stores a whole record, replacing what was there; without a key one is minted.
+
+    Args:
+        key: The memory's name in its namespace.
+        value: Any JSON-like object.
+        namespace: A path such as acme/web; made where it does not exist.
+        ttl: Seconds until it expires; None: never; not given: as the namespace says.
+        metadata: tags, importance (1 to 10), session_id, project_id and any fields of your own.
+        expires_at: The instant instead of a ttl.
+        if_none_match: Only where there is no such memory yet, else AlreadyExistsError.
+        expected_version: Only over this version (0: where there is none), else VersionConflictError.
+        idempotency_key: Repeating the request with the same key does nothing more.
+    """
+    if value is UNSET:
+        raise InvalidInputError("value", "value is missing")
+    body = _given(value=value, ttl=ttl, expires_at=expires_at)
+    body |= _told(key=key, namespace=namespace, metadata=metadata, expected_version=expected_version)
+    headers = {**_idempotency(idempotency_key), **({"If-None-Match": "*"} if if_none_match else {})}
+    return _call("POST", "/store", body=body, headers=headers)
+
+
+def retrieve(
+    key: str, namespace: str = DEFAULT_NAMESPACE, *, include_search_index: bool = False
+) -> Call[shapes.Record | None]:
+    """The memory of that key, None where there is none. What goes wrong in any other way is raised."""
+    return _retrieve(key, namespace, include_search_index=include_search_index, none_for=MemoryNotFoundError)
+
+
+def fetch(key: str, namespace: str = DEFAULT_NAMESPACE, *, include_search_index: bool = False) -> Call[shapes.Record]:
+    """The memory of that key. Raises MemoryNotFoundError."""
+    return _retrieve(key, namespace, include_search_index=include_search_index)
+
+
+def _retrieve(key: str, namespace: str, *, include_search_index: bool, **how: Any) -> Call[T]:
+    asked = {"namespace": namespace, "include": "search_index" if include_search_index else None}
+    return _call("GET", f"/retrieve/{encode_path(key, 'key')}", asked, **how)
+
+
+def update(
+    key: str,
+    namespace: str = DEFAULT_NAMESPACE,
+    *,
+    value: Any = UNSET,
+    ttl: Seconds = UNSET,
+    expires_at: Instant = UNSET,
+    metadata: Mapping[str, Any] | None = None,
+    expected_version: int | None = None,
+    idempotency_key: str | None = None,
+) -> Call[shapes.Record]:
+    """Changes only what is named; in `metadata` None removes a field, and a ttl runs on unless it is named.
+
+    Raises MemoryNotFoundError, VersionConflictError.
+    """
+    body = _given(value=value, ttl=ttl, expires_at=expires_at)
+    body |= _told(metadata=metadata, expected_version=expected_version)
+    path = f"/update/{encode_path(key, 'key')}"
+    headers = _idempotency(idempotency_key)
+    return _call("PUT", path, {"namespace": namespace}, body=body, headers=headers)
+
+
+def patch(
+    key: str,
+    namespace: str = DEFAULT_NAMESPACE,
+    *,
+    merge: Any = UNSET,
+    append: Mapping[str, Any] | None = None,
+    increment: Mapping[str, float] | None = None,
+    expected_version: int | None = None,
+    idempotency_key: str | None = None,
+) -> Call[shapes.Record]:
+    """Changes the value from inside, atomically.
+
+    Args:
+        key: The memory's name in its namespace.
+        namespace: Its namespace.
+        merge: A JSON merge patch (RFC 7396): members replace, None removes.
+        append: Path to a list -> element to append, as in {"items": 1}.
+        increment: Path to a number -> what to add, as in {"stats.seen": 1}.
+        expected_version: Only over this version, else VersionConflictError.
+        idempotency_key: Repeating the request with the same key does nothing more.
+
+    Raises MemoryNotFoundError, ConflictError where it does not fit what is stored.
+    """
+    body = _given(merge=merge) | _told(append=append, increment=increment, expected_version=expected_version)
+    path = f"/update/{encode_path(key, 'key')}"
+    headers = _idempotency(idempotency_key)
+    return _call("PATCH", path, {"namespace": namespace}, body=body, headers=headers)
+
+
+def delete(
+    key: str,
+    namespace: str = DEFAULT_NAMESPACE,
+    *,
+    expected_version: int | None = None,
+    idempotency_key: str | None = None,
+) -> Call[shapes.Deleted]:
+    """Deletes a memory. Raises MemoryNotFoundError, VersionConflictError."""
+    headers = _idempotency(idempotency_key)
+    if expected_version is not None:
+        headers["If-Match"] = f'"{expected_version}"'
+    path = f"/delete/{encode_path(key, 'key')}"
+    return _call("DELETE", path, {"namespace": namespace}, headers=headers)
+
+
+def move(
+    key: str,
+    to_key: str | None = None,
+    *,
+    namespace: str = DEFAULT_NAMESPACE,
+    to_namespace: str | None = None,
+    expected_version: int | None = None,
+) -> Call[shapes.Record]:
+    """Gives a memory another key, another namespace or both; its id, times and ttl stay.
+
+    Raises MemoryNotFoundError, AlreadyExistsError, VersionConflictError.
+    """
+    source = {"namespace": namespace, "key": key}
+    target = {
+        "namespace": namespace if to_namespace is None else to_namespace,
+        "key": key if to_key is None else to_key,
+    }
+    body = {"from": source, "to": target, **_told(expected_version=expected_version)}
+    return _call("POST", "/move", body=body)
+
+
+# ---- many
+def store_batch(
+    memories: Iterable[shapes.NewMemory], *, idempotency_key: str | None = None
+) -> Call[list[shapes.StoreResult]]:
+    """Stores up to 1,000 memories, all or none; the results in order."""
+    return _call(
+        "POST",
+        "/store/batch",
+        body={"memories": list(memories)},
+        headers=_idempotency(idempotency_key),
+        convert=_results,
+    )
+
+
+def retrieve_batch(
+    keys: Iterable[str | shapes.KeyRef], namespace: str = DEFAULT_NAMESPACE
+) -> Call[list[shapes.RetrieveResult]]:
+    """Up to 1,000 memories in order, by keys of `namespace` or by {"key", "namespace"}."""
+    return _call("POST", "/retrieve/batch", body={"keys": _references(keys, namespace)}, convert=_results)
+
+
+def delete_batch(
+    keys: Iterable[str | shapes.KeyRef], namespace: str = DEFAULT_NAMESPACE, *, idempotency_key: str | None = None
+) -> Call[list[shapes.DeleteResult]]:
+    """Deletes what is there of up to 1,000 keys, as `retrieve_batch` names them, in one transaction."""
+    body = {"keys": _references(keys, namespace)}
+    return _call("POST", "/delete/batch", body=body, headers=_idempotency(idempotency_key), convert=_results)
+
+
+def _references(keys: Iterable[str | shapes.KeyRef], namespace: str) -> list[shapes.KeyRef]:
+    if isinstance(keys, str):
+        raise InvalidInputError("keys", "keys is a list of keys")
+    return [{"key": ref, "namespace": namespace} if isinstance(ref, str) else ref for ref in keys]
+
+
+def update_where(
+    filter: Mapping[str, Any],  # noqa: A002 - the word of every interface
+    *,
+    ttl: Seconds = UNSET,
+    expires_at: Instant = UNSET,
+    metadata: Mapping[str, Any] | None = None,
+    add_tags: Iterable[str] | None = None,
+    remove_tags: Iterable[str] | None = None,
+    namespace: str | None = None,
+    recursive: bool = True,
+    dry_run: bool = False,
+    wait: float | None = None,
+) -> Call[shapes.Affected | shapes.Accepted]:
+    """Changes every memory that meets the filter.
+
+    What does not end within `wait` seconds (10, at most 60) goes on as a job, which is then the answer.
+    """
+    changes = _given(ttl=ttl, expires_at=expires_at) | _told(
+        metadata=metadata, add_tags=_listed(add_tags), remove_tags=_listed(remove_tags)
+    )
+    body = {"filter": filter, "set": changes, "recursive": recursive, "dry_run": dry_run, **_told(namespace=namespace)}
+    return _call("POST", "/update/where", body=body, wait=wait)
+
+
+def delete_where(
+    filter: Mapping[str, Any],  # noqa: A002 - the word of every interface
+    *,
+    namespace: str | None = None,
+    recursive: bool = True,
+    dry_run: bool = False,
+    wait: float | None = None,
+) -> Call[shapes.Affected | shapes.Accepted]:
+    """Deletes every memory that meets the filter; `wait` as in `update_where`."""
+    body = {"filter": filter, "recursive": recursive, "dry_run": dry_run, **_told(namespace=namespace)}
+    return _call("POST", "/delete/where", body=body, wait=wait)
+
+
+def _listed(items: Iterable[str] | None) -> list[str] | None:
+    return None if items is None else [items] if isinstance(items, str) else list(items)
+
+
+# ---- finding
+def list_memories(
+    *,
+    namespace: str | None = None,
+    recursive: bool = True,
+    prefix: str | None = None,
+    tags: Iterable[str] | None = None,
+    order_by: str | None = None,
+    limit: int | None = None,
+    cursor: str | None = None,
+) -> Listing[shapes.MemoryPage, shapes.Record]:
+    """Memories in order, of one namespace (and, `recursive`, all below it) or of all.
+
+    Args:
+        namespace: Where to look; None: everywhere.
+        recursive: Also in the namespaces below.
+        prefix: What the keys begin with.
+        tags: Only memories that have all of these.
+        order_by: A field, `-` before it for the other way round: id, key, -updated_at …
+        limit: At most so many a page (50, at most 1,000).
+        cursor: `next_cursor` of the page before.
+    """
+    wanted = _listed(tags)
+    if wanted is not None and any("," in tag or not tag for tag in wanted):
+        raise InvalidInputError("tags", "A listing cannot ask for a tag with a comma", hint="query with a filter can")
+    asked = {
+        "namespace": namespace,
+        "recursive": None if recursive else False,
+        "prefix": prefix,
+        "tags": ",".join(wanted) if wanted else None,
+        "order_by": order_by,
+        "limit": limit,
+        "cursor": cursor,
+    }
+    return _listing("GET", "/list", "memories", asked)
+
+
+def search(
+    query: str,
+    *,
+    namespace: str | None = None,
+    recursive: bool = True,
+    tags: Iterable[str] | None = None,
+    importance_min: int | None = None,
+    session_id: str | None = None,
+    project_id: str | None = None,
+    since: str | datetime | None = None,
+    until: str | datetime | None = None,
+    filter: Mapping[str, Any] | None = None,  # noqa: A002 - the word of every interface
+    limit: int | None = None,
+    cursor: str | None = None,
+    max_tokens: int | None = None,
+) -> Listing[shapes.SearchPage, shapes.Hit]:
+    """The best hits for words, "phrases", prefix* and -not, with score, matched fields and a snippet.
+
+    Args:
+        query: What to search for; odd characters are data.
+        namespace: Where to look; None: everywhere.
+        recursive: Also in the namespaces below.
+        tags: Only memories that have all of these.
+        importance_min: Only memories at least so important.
+        session_id: Only memories of this session.
+        project_id: Only memories of this project.
+        since: Only what was changed at this instant or after.
+        until: Only what was changed at this instant or before.
+        filter: An exact filter as for `query`.
+        limit: At most so many a page (50, at most 1,000).
+        cursor: `next_cursor` of the page before.
+        max_tokens: No more hits than fit; `left_out` tells how many did not.
+
+    Raises EmptyQueryError where there is nothing to search for.
+    """
+    asked = {
+        "query": query,
+        "namespace": namespace,
+        "recursive": None if recursive else False,
+        "tags": _listed(tags),
+        "importance_min": importance_min,
+        "session_id": session_id,
+        "project_id": project_id,
+        "since": since,
+        "until": until,
+        "filter": filter,
+        "limit": limit,
+        "cursor": cursor,
+        "max_tokens": max_tokens,
+    }
+    return _listing("POST", "/search", "results", asked)
+
+
+def query(
+    filter: Mapping[str, Any] | None = None,  # noqa: A002 - the word of every interface
+    *,
+    namespace: str | None = None,
+    recursive: bool = True,
+    order_by: str | None = None,
+    select: Iterable[str] | None = None,
+    limit: int | None = None,
+    cursor: str | None = None,
+    count: bool = False,
+    group_by: str | None = None,
+) -> Listing[shapes.QueryPage, dict[str, Any]]:
+    """Memories that meet an exact filter.
+
+    Args:
+        filter: {"and" | "or": [filter, …]}, {"not": filter} or {field: {op: operand}}, as in
+            {"metadata.importance": {"gte": 7}, "value.name": {"eq": "vim"}}.
+        namespace: Where to look; None: everywhere.
+        recursive: Also in the namespaces below.
+        order_by: A field, `-` before it for the other way round.
+        select: Only these fields of each.
+        limit: At most so many a page (50, at most 1,000).
+        cursor: `next_cursor` of the page before.
+        count: Also tell how many there are.
+        group_by: Also tell how many there are of each value of this field.
+    """
+    asked = {
+        "filter": filter,
+        "namespace": namespace,
+        "recursive": None if recursive else False,
+        "order_by": order_by,
+        "select": _listed(select),
+        "limit": limit,
+        "cursor": cursor,
+        "count": count or None,
+        "group_by": group_by,
+    }
+    return _listing("POST", "/query", "memories", asked)
+
+
+# ---- namespaces
+def _settings(
+    default_ttl: Seconds,
+    max_memories: Number,
+    max_bytes: Number,
+    description: Text,
+) -> dict[str, Any]:
+    return _given(default_ttl=default_ttl, max_memories=max_memories, max_bytes=max_bytes, description=description)
+
+
+def create_namespace(
+    name: str,
+    *,
+    default_ttl: Seconds = UNSET,
+    max_memories: Number = UNSET,
+    max_bytes: Number = UNSET,
+    description: Text = UNSET,
+) -> Call[shapes.Namespace]:
+    """Creates a namespace; what is not given is inherited from the ones above.
+
+    Raises AlreadyExistsError, QuotaExceededError.
+    """
+    body = {"name": name, "config": _settings(default_ttl, max_memories, max_bytes, description)}
+    return _call("POST", "/namespaces", body=body)
+
+
+def configure_namespace(
+    name: str,
+    *,
+    default_ttl: Seconds = UNSET,
+    max_memories: Number = UNSET,
+    max_bytes: Number = UNSET,
+    description: Text = UNSET,
+) -> Call[shapes.Namespace]:
+    """Replaces all settings of a namespace; what is not given is inherited again. Raises NamespaceNotFoundError."""
+    body = _settings(default_ttl, max_memories, max_bytes, description)
+    return _call("PUT", f"/namespaces/{encode_path(name, 'name')}", body=body)
+
+
+def get_namespace(name: str) -> Call[shapes.Namespace]:
+    """A namespace with its settings and counts. Raises NamespaceNotFoundError."""
+    return _call("GET", f"/namespaces/{encode_path(name, 'name')}")
+
+
+def list_namespaces(
+    *, prefix: str | None = None, depth: int | None = None, limit: int | None = None, cursor: str | None = None
+) -> Listing[shapes.NamespacePage, shapes.Namespace]:
+    """Namespaces by name: `prefix` and all below it, down to `depth` levels."""
+    asked = {"prefix": prefix, "depth": depth, "limit": limit, "cursor": cursor}
+    return _listing("GET", "/namespaces", "namespaces", asked)
+
+
+def delete_namespace(
+    name: str, *, recursive: bool = False, dry_run: bool = False, wait: float | None = None
+) -> Call[shapes.NamespaceDeletion | shapes.Accepted]:
+    """Deletes a namespace; one that is not empty only with `recursive`. `wait` as in `update_where`.
+
+    Raises NamespaceNotFoundError, NamespaceNotEmptyError.
+    """
+    asked = {"recursive": recursive or None, "dry_run": dry_run or None}
+    return _call("DELETE", f"/namespaces/{encode_path(name, 'name')}", asked, wait=wait)
+
+
+def move_namespace(name: str, to: str) -> Call[shapes.Moved]:
+    """Renames a namespace, with everything below it. Raises NamespaceNotFoundError, AlreadyExistsError."""
+    return _call("POST", "/move", body={"from": {"namespace": name}, "to": {"namespace": to}})
+
+
+# ---- sessions
+def create_session(
+    session_id: str | None = None,
+    *,
+    namespace: str = DEFAULT_NAMESPACE,
+    cluster_id: str | None = None,
+    project_id: str | None = None,
+    ttl: float | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> Call[shapes.Session]:
+    """Creates a session (without an id one is minted), or goes on with the one of that id. Its ttl slides with use."""
+    body = {
+        "namespace": namespace,
+        **_told(id=session_id, cluster_id=cluster_id, project_id=project_id, ttl=ttl, metadata=metadata),
+    }
+    return _call("POST", "/sessions", body=body)
+
+
+def get_session(
+    session_id: str,
+    *,
+    namespace: str = DEFAULT_NAMESPACE,
+    scope: str | None = None,
+    limit: int | None = None,
+    cursor: str | None = None,
+) -> Listing[shapes.SessionView, shapes.Record]:
+    """A session and its memories in order; scope="cluster": those of all sessions of its cluster.
+
+    Raises SessionNotFoundError.
+    """
+    asked = {"namespace": namespace, "scope": scope, "limit": limit, "cursor": cursor}
+    path = f"/sessions/{encode_path(session_id, 'session_id')}"
+    return _listing("GET", path, "memories", asked)
+
+
+def list_sessions(
+    *,
+    namespace: str | None = None,
+    recursive: bool = True,
+    cluster_id: str | None = None,
+    active: bool | None = None,
+    limit: int | None = None,
+    cursor: str | None = None,
+) -> Listing[shapes.SessionPage, shapes.Session]:
+    """Sessions, the one used last first; `active`: only those that are (not) ended or expired."""
+    asked = {
+        "namespace": namespace,
+        "recursive": None if recursive else False,
+        "cluster_id": cluster_id,
+        "active": active,
+        "limit": limit,
+        "cursor": cursor,
+    }
+    return _listing("GET", "/sessions", "sessions", asked)
+
+
+def end_session(
+    session_id: str, *, namespace: str = DEFAULT_NAMESPACE, memories: str | None = None
+) -> Call[shapes.SessionEnd]:
+    """Ends a session; its `memories` are kept ("keep", the default), deleted ("delete") or expired ("expire").
+
+    Raises SessionNotFoundError.
+    """
+    path = f"/sessions/{encode_path(session_id, 'session_id')}"
+    return _call("DELETE", path, {"namespace": namespace, "memories": memories})
+
+
+# ---- the service
+def stats(namespace: str | None = None) -> Call[shapes.Stats]:
+    """Totals, of everything or of a namespace and all below it."""
+    return _call("GET", "/stats", {"namespace": namespace})
+
+
+def cleanup(*, wait: float | None = None) -> Call[shapes.Cleanup | shapes.Accepted]:
+    """Removes what has expired; `wait` as in `update_where`."""
+    return _call("POST", "/cleanup", wait=wait)
+
+
+def list_jobs(
+    *, state: str | None = None, limit: int | None = None, cursor: str | None = None
+) -> Listing[shapes.JobPage, shapes.Job]:
+    """Jobs, newest first; `state`: running, done, failed, cancelled or interrupted."""
+    asked = {"state": state, "limit": limit, "cursor": cursor}
+    return _listing("GET", "/jobs", "jobs", asked)
+
+
+def get_job(job_id: str) -> Call[shapes.Job]:
+    """A job as it stands. Raises JobNotFoundError."""
+    return _call("GET", f"/jobs/{encode_path(job_id, 'job_id')}")
+
+
+def cancel_job(job_id: str) -> Call[shapes.Job]:
+    """Ends a job after the part that it is at. Raises JobNotFoundError."""
+    return _call("DELETE", f"/jobs/{encode_path(job_id, 'job_id')}")
+
+
+def health() -> Call[shapes.Health]:
+    """How the service is; also where it says that it cannot work."""
+    return _call("GET", "/health", also=_UNAVAILABLE)
+
+
+def read_only() -> Call[shapes.Mode]:
+    """Whether writes are off, and why."""
+    return _call("GET", "/mode")
+
+
+def set_read_only(*, read_only: bool = True, reason: str | None = None) -> Call[shapes.Mode]:
+    """Switches writes off (deletes still work), or on again with read_only=False."""
+    return _call("PUT", "/mode", body={"read_only": read_only, **_told(reason=reason)})
+
+
+def schema() -> Call[dict[str, Any]]:
+    """The OpenAPI document of the service."""
+    return Call(method="GET", target="/openapi.json", headers={"Accept": JSON})

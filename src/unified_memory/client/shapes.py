@@ -1,0 +1,310 @@
+"""The answers as types. At run time they are plain dicts, and may hold more than is named here."""
+
+from collections.abc import Mapping
+from typing import Any, NotRequired, Required, TypedDict
+
+
+class SearchIndex(TypedDict):
+    """What the search knows of a memory."""
+
+    content_hash: str
+    keywords: list[str]
+    full_text: str
+
+
+class Record(TypedDict):
+    """One memory.
+
+    `metadata`: created_at, updated_at, expires_at, access_count, last_accessed, importance, session_id, project_id, tags,
+    and the caller's own fields. `search_index` only where it was asked for.
+    """
+
+    id: int
+    key: str
+    namespace: str
+    value: Any
+    metadata: dict[str, Any]
+    version: int
+    tier: str
+    search_index: NotRequired[SearchIndex]
+
+
+class Hit(Record):
+    """A found memory. `score`: higher is better, comparable within one answer."""
+
+    score: float
+    matched: list[str]
+    snippet: str
+
+
+class NewMemory(TypedDict, total=False):
+    """One item of `store_batch`; only `value` is required. `ttl` in seconds."""
+
+    value: Required[Any]
+    key: str
+    namespace: str
+    ttl: float | None
+    expires_at: str | None
+    metadata: Mapping[str, Any]
+    expected_version: int
+
+
+class KeyRef(TypedDict):
+    """One memory by name."""
+
+    key: str
+    namespace: str
+
+
+class Deleted(TypedDict):
+    """A memory that was deleted, at its last version."""
+
+    deleted: bool
+    key: str
+    namespace: str
+    id: int
+    version: int
+
+
+class Moved(TypedDict):
+    """How many memories a renamed namespace held."""
+
+    moved: int
+
+
+class StoreResult(TypedDict):
+    """One item's result. `status`: created or replaced."""
+
+    status: str
+    memory: Record
+
+
+class RetrieveResult(TypedDict):
+    """One item's result. `status`: found (with `memory`) or not_found (with `key` and `namespace`)."""
+
+    status: str
+    memory: NotRequired[Record]
+    key: NotRequired[str]
+    namespace: NotRequired[str]
+
+
+class DeleteResult(TypedDict):
+    """One item's result. `status`: deleted (with `id` and `version`) or not_found."""
+
+    status: str
+    key: str
+    namespace: str
+    id: NotRequired[int]
+    version: NotRequired[int]
+
+
+class Job(TypedDict):
+    """Long work: `done` of `total` (None: not known) `unit`s.
+
+    `state`: running, done, failed, cancelled or interrupted.
+    """
+
+    id: str
+    kind: str
+    namespace: str
+    state: str
+    done: int
+    total: int | None
+    unit: str
+    created_at: str
+    finished_at: str | None
+    result: Any
+    error: Any
+
+
+class Accepted(TypedDict):
+    """Long work that did not end in time and goes on: ask for the job."""
+
+    job: Job
+
+
+class Affected(TypedDict):
+    """What a change by filter did, or (`dry_run`) would do. `sample`: some of the memories."""
+
+    matched: int
+    changed: int
+    dry_run: bool
+    sample: list[KeyRef]
+
+
+class MemoryPage(TypedDict):
+    """A part of a listing; `next_cursor` asks for the next one, None: this is the last."""
+
+    memories: list[Record]
+    next_cursor: str | None
+
+
+class SearchPage(TypedDict):
+    """The best hits. `left_out`: how many of this page did not fit into `max_tokens`."""
+
+    results: list[Hit]
+    next_cursor: str | None
+    left_out: int
+
+
+class GroupCount(TypedDict):
+    """How many memories have this value of the field that was grouped by."""
+
+    value: Any
+    count: int
+
+
+class QueryPage(TypedDict):
+    """A part of a query's answer; with `select` the memories hold only the selected fields."""
+
+    memories: list[dict[str, Any]]
+    next_cursor: str | None
+    count: NotRequired[int]
+    groups: NotRequired[list[GroupCount]]
+
+
+class NamespaceSettings(TypedDict, total=False):
+    """What a namespace sets, or (effective) what holds after inheritance. `default_ttl` in seconds."""
+
+    default_ttl: float | None
+    max_memories: int | None
+    max_bytes: int | None
+    description: str | None
+
+
+class Namespace(TypedDict):
+    """`memories` and `bytes` count the namespace alone, `total_*` everything below it, too."""
+
+    name: str
+    config: NamespaceSettings
+    effective: NamespaceSettings
+    created_at: str
+    explicit: bool
+    memories: int
+    bytes: int
+    total_memories: int
+    total_bytes: int
+    namespaces: int
+
+
+class NamespacePage(TypedDict):
+    """A part of a listing; see MemoryPage."""
+
+    namespaces: list[Namespace]
+    next_cursor: str | None
+
+
+class NamespaceDeletion(TypedDict):
+    """What went, or (`dry_run`) would go."""
+
+    deleted: bool
+    namespace: str
+    memories: int
+    namespaces: int
+    dry_run: bool
+
+
+class Session(TypedDict):
+    """A run of an agent. `ttl` in seconds, slides with use; `state`: active, ended or expired."""
+
+    id: str
+    namespace: str
+    cluster_id: str | None
+    project_id: str | None
+    ttl: float | None
+    state: str
+    memories: int
+    metadata: dict[str, Any]
+    created_at: str
+    last_used: str
+    expires_at: str | None
+    ended_at: str | None
+
+
+class SessionPage(TypedDict):
+    """A part of a listing; see MemoryPage."""
+
+    sessions: list[Session]
+    next_cursor: str | None
+
+
+class SessionView(TypedDict):
+    """A session with a part of its memories, in the order in which they were made."""
+
+    session: Session
+    memories: list[Record]
+    next_cursor: str | None
+
+
+class SessionEnd(TypedDict):
+    """An ended session; `affected` memories were deleted or expired."""
+
+    session: Session
+    memories: str
+    affected: int
+
+
+class NamespaceUse(TypedDict):
+    """What lies in one namespace; `bytes` of the values."""
+
+    name: str
+    memories: int
+    bytes: int
+
+
+class TagCount(TypedDict):
+    """How many memories have the tag."""
+
+    tag: str
+    count: int
+
+
+class Stats(TypedDict):
+    """Totals. `bytes_raw` of the values, `bytes_stored` of the files; `tiers`: memories by tier.
+
+    `expired`: awaiting cleanup; `read_only`: why writes are off, None where they are on.
+    """
+
+    memories: int
+    bytes_raw: int
+    bytes_stored: int | None
+    expired: int
+    sessions: int
+    namespaces: list[NamespaceUse]
+    tiers: dict[str, int]
+    top_tags: list[TagCount]
+    oldest: str | None
+    newest: str | None
+    read_only: str | None
+
+
+class Cleanup(TypedDict):
+    """What a cleanup removed: expired memories (also by namespace), and those of deleted namespaces."""
+
+    expired: int
+    namespaces: dict[str, int]
+    purged: int
+
+
+class JobPage(TypedDict):
+    """A part of a listing; see MemoryPage."""
+
+    jobs: list[Job]
+    next_cursor: str | None
+
+
+class Mode(TypedDict):
+    """Whether writes are off, and why."""
+
+    read_only: bool
+    reason: str | None
+
+
+class Health(TypedDict):
+    """`status`: ok, degraded (see `reasons`) or failing."""
+
+    status: str
+    reasons: list[str]
+    service: str
+    version: str
+    checked_at: str

@@ -1,0 +1,27 @@
+"""Who calls."""
+
+from msgspec import Struct
+
+from unified_memory.model.namespace import contains
+
+
+class Principal(Struct, frozen=True):
+    """A caller and the namespace subtrees that it may see; the subtree `""` is everything."""
+
+    name: str
+    scopes: tuple[str, ...] = ("",)
+
+    def sees(self, namespace: str) -> bool:
+        """Whether the namespace lies in one of the caller's subtrees."""
+        return any(contains(scope, namespace) for scope in self.scopes)
+
+    def narrowed(self, namespace: str | None) -> tuple[str, ...]:
+        """The subtrees that are both the caller's and below `namespace` (None: all of the caller's)."""
+        if namespace is None:
+            return self.scopes
+        if self.sees(namespace):
+            return (namespace,)
+        return tuple(scope for scope in self.scopes if contains(namespace, scope))
+
+
+ANONYMOUS = Principal("anonymous")

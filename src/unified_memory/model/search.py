@@ -1,0 +1,249 @@
+"""The language of ranked search: words, "phrases", prefix*, -not. Odd characters are data, never a syntax error."""
+
+import re
+import unicodedata
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from unified_memory.model.errors import EmptyQueryError
+from unified_memory.model.memory import NO_ATTRIBUTES, Memory
+from unified_memory.model.query import Filter
+from unified_memory.model.value import content_hash, text_of
+
+MAX_TERMS = 32
+_PIECE = re.compile(r'(-?)"([^"]*)"|(\S+)')
+_WORD = re.compile(r"[^\W_]+")
+# Scripts written without blanks: each character is a word of its own, a run of them is a phrase.
+_UNSPACED = re.compile(
+    "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])"
+)
+_ACCENT = re.compile(
+    "[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670]"
+)
+STOP_WORDS = frozenset(
+    [
+        "a",
+        "an",
+        "and",
+        "are",
+        "as",
+        "at",
+        "be",
+        "been",
+        "but",
+        "by",
+        "can",
+        "could",
+        "did",
+        "do",
+        "does",
+        "for",
+        "from",
+        "had",
+        "has",
+        "have",
+        "he",
+        "her",
+        "hers",
+        "him",
+        "his",
+        "how",
+        "i",
+        "if",
+        "in",
+        "into",
+        "is",
+        "it",
+        "its",
+        "me",
+        "my",
+        "of",
+        "on",
+        "or",
+        "our",
+        "she",
+        "should",
+        "so",
+        "than",
+        "that",
+        "the",
+        "their",
+        "them",
+        "then",
+        "there",
+        "these",
+        "they",
+        "this",
+        "those",
+        "to",
+        "us",
+        "was",
+        "we",
+        "were",
+        "what",
+        "when",
+        "where",
+        "which",
+        "who",
+        "whom",
+        "why",
+        "will",
+        "with",
+        "would",
+        "you",
+        "your",
+    ]
+)
+SNIPPET_CHARS = 240
+KEYWORD_CHARS = 600
+KEYWORD_LETTERS = 4
+
+
+class Term(Struct, frozen=True):
+    """Words that must stand in this order beside each other (mostly one); `prefix`: the last may go on."""
+
+    words: tuple[str, ...]
+    prefix: bool = False
+
+
+class SearchTerms(Struct, frozen=True):
+    """A parsed query: memories with more and rarer of `any` rank higher, those with one of `none` are left out.
+
+    `literal` is the query as a text, for finding it inside of words.
+    """
+
+    any: tuple[Term, ...]
+    none: tuple[Term, ...]
+    literal: str
+
+
+class SearchRequest(Struct, frozen=True):
+    """A ranked search. `offset` results were shown already."""
+
+    scopes: tuple[str, ...]
+    recursive: bool
+    terms: SearchTerms
+    where: Filter | None
+    limit: int
+    offset: int = 0
+
+
+class Hit(Struct):
+    """A found memory. `score`: higher is better, comparable within one answer. `matched`: fields of
+    value, key, tags, title, author. `snippet`: a part of the value's words around the matches.
+    """
+
+    memory: Memory
+    score: float
+    matched: list[str]
+    snippet: str
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, folded: letters and digits in runs, lower case, no accents; unspaced scripts by character."""
+    return _WORD.findall(fold(spaced(text)))
+
+
+def fold(text: str) -> str:
+    """Lower case without accents; the index and the query are folded alike."""
+    if text.isascii():
+        return text.lower()
+    return unicodedata.normalize("NFC", _ACCENT.sub("", unicodedata.normalize("NFKD", text.casefold())))
+
+
+def spaced(text: str) -> str:
+    """The text with blanks around each character of a script that is written without them."""
+    return text if text.isascii() else _UNSPACED.sub(r" \1 ", text)
+
+
+def parse_search(query: str) -> SearchTerms:
+    """The terms of a query as people write it. Raises EmptyQueryError where it holds no letter or digit."""
+    found: list[Term] = []
+    banned: list[Term] = []
+    for minus, phrase, piece in _PIECE.findall(query):
+        if piece:
+            negated = piece.startswith("-") and len(piece) > 1
+            split = tuple(words(piece))
+            term = Term(split, piece.endswith("*"))
+        else:
+            negated = bool(minus)
+            term = Term(tuple(words(phrase)))
+        if term.words:
+            (banned if negated else found).append(term)
+    telling = [t for t in found if len(t.words) > 1 or t.prefix or t.words[0] not in STOP_WORDS]
+    literal = " ".join(query.replace('"', " ").split())
+    if not found and not any(c.isprintable() and not c.isspace() for c in literal):
+        raise EmptyQueryError
+    if not found and banned:
+        raise EmptyQueryError
+    return SearchTerms(tuple(telling or found)[:MAX_TERMS], tuple(banned)[:MAX_TERMS], literal)
+
+
+def snippet(text: str, spans: list[tuple[int, int]]) -> str:
+    """About 240 characters of the text around the densest matches; `spans` are character offsets, in order."""
+    if len(text) <= SNIPPET_CHARS:
+        return text
+    best, most = 0, -1
+    for i, (start, _) in enumerate(spans):
+        count = sum(1 for s, e in spans[i:] if e <= start + SNIPPET_CHARS)
+        if count > most:
+            best, most = start, count
+    begin = max(0, best - SNIPPET_CHARS // 5)
+    if begin:
+        blank = text.find(" ", begin, best)
+        begin = blank + 1 if blank >= 0 else begin
+    end = min(len(text), begin + SNIPPET_CHARS)
+    if end < len(text):
+        blank = text.rfind(" ", begin + SNIPPET_CHARS // 2, end)
+        end = blank if blank >= 0 else end
+    return ("…" if begin else "") + text[begin:end] + ("…" if end < len(text) else "")
+
+
+def keywords_of(text: str, tags: tuple[str, ...], title: str | None, limit: int = 8) -> tuple[str, ...]:
+    """Tags, title and the most telling terms of a text: of the words at its beginning the longest, without stop words."""
+    found = dict.fromkeys(w for w in words(text[:KEYWORD_CHARS]) if len(w) >= KEYWORD_LETTERS and w not in STOP_WORDS)
+    telling = sorted(found, key=len, reverse=True)[:limit]
+    return tuple(dict.fromkeys([*tags, *([title] if title else []), *telling]))
+
+
+class Description(Struct):
+    """What the index needs of a memory: the words of its value and of what names it, its keywords, its 32-byte hash."""
+
+    text: str
+    title_text: str
+    keywords: tuple[str, ...]
+    content_hash: bytes
+
+
+class _Named(Struct):
+    tags: tuple[str, ...] = ()
+    title: Any = None
+    author: Any = None
+
+
+_named = msgspec.json.Decoder(_Named)
+
+
+def names_of(attributes: bytes) -> _Named:
+    """The tags, title and author in a memory's attributes (title and author count only where they are texts)."""
+    named = _named.decode(attributes)
+    if not isinstance(named.title, str):
+        named.title = None
+    if not isinstance(named.author, str):
+        named.author = None
+    return named
+
+
+def describe(key: str, attributes: bytes, parsed: Any) -> Description:
+    """Derives what the index holds of a memory from its key, attributes and parsed value.
+
+    Raises InvalidInputError where the value is nested deeper than allowed.
+    """
+    text = text_of(parsed)
+    if attributes == NO_ATTRIBUTES:
+        return Description(text, key, keywords_of(text, (), None), content_hash(parsed))
+    named = names_of(attributes)
+    title_text = "\n".join([key, *named.tags, named.title or "", named.author or ""])
+    return Description(text, title_text, keywords_of(text, named.tags, named.title), content_hash(parsed))

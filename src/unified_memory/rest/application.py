@@ -1,0 +1,208 @@
+"""The ASGI application of REST: the hot routes by hand, all others by Starlette's router."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from urllib.parse import unquote_to_bytes
+
+from starlette.exceptions import HTTPException
+from starlette.routing import Match, Router
+from starlette.routing import Route as StarletteRoute
+
+from unified_memory.model.errors import InvalidInputError, UnifiedMemoryError
+from unified_memory.model.principal import ANONYMOUS, Principal
+from unified_memory.rest import openapi, pages
+from unified_memory.rest.exchange import Answer, Call, Disconnected, Receive, Scope, Send, read_body, send_answer
+from unified_memory.rest.problems import FAILED, problem, told
+from unified_memory.rest.routes import EVENTS, PREFIXES, ROUTES, Handler, Route
+from unified_memory.service.service import Service
+
+log = logging.getLogger("unified_memory.rest")
+_BODY_METHODS = {"POST", "PUT", "PATCH"}
+# What most requests are: dispatched before any routing, which would cost more than the work.
+_HOT_EXACT = {("POST", "/store"), ("POST", "/search")}
+_HOT_KEYED = {
+    ("GET", "/retrieve/{key}"),
+    ("PUT", "/update/{key}"),
+    ("PATCH", "/update/{key}"),
+    ("DELETE", "/delete/{key}"),
+}
+# What servers write for a byte of the path that is no UTF-8.
+_REPLACEMENT = "\ufffd"
+
+
+class RestApplication:
+    """REST over a service. `max_body`: bytes of a request body; `name`: what `/health` calls the service."""
+
+    def __init__(self, service: Service, *, max_body: int, name: str = "unified-memory") -> None:
+        self._service = service
+        self._max_body = max_body
+        self._name = name
+        self._exact: dict[tuple[str, str], Handler] = {}
+        # By method and prefix, up to the slash before the key.
+        self._keyed: dict[str, list[tuple[str, Handler]]] = {}
+        self._router = Router(redirect_slashes=False)
+        self._router.routes.extend(self._routes())
+
+    def _routes(self) -> list[StarletteRoute]:
+        routes = [StarletteRoute("/openapi.json", _Page(openapi.answer), methods=["GET"])]
+        routes += [StarletteRoute(path, _Page(page), methods=["GET"]) for path, page in pages.PAGES.items()]
+        for prefix in PREFIXES:
+            for route in ROUTES:
+                full = prefix + route.path
+                if (route.method, route.path) in _HOT_EXACT:
+                    self._exact[route.method, full] = route.handler
+                if (route.method, route.path) in _HOT_KEYED:
+                    self._keyed.setdefault(route.method, []).append((full[: full.index("{")], route.handler))
+            events_path, events, _ = EVENTS
+            routes.append(StarletteRoute(prefix + events_path, _Events(self, events), methods=["GET"]))
+            routes += [_starlette(prefix, route, self) for route in ROUTES]
+        routes += [_starlette("", route, self) for route in ROUTES if route.root]
+        return routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        method, path = scope["method"], scope["path"]
+        handler = self._exact.get((method, path))
+        tail = ""
+        if handler is None:
+            for start, keyed in self._keyed.get(method, ()):
+                if path.startswith(start) and len(path) > len(start):
+                    handler, tail = keyed, path[len(start) :]
+                    break
+        if handler is not None:
+            await self.serve(handler, tail, scope, receive, send)
+            return
+        scope["app"] = self
+        try:
+            await self._router(scope, receive, send)
+        except HTTPException as error:
+            await send_answer(send, self._unrouted(scope, error))
+
+    def _unrouted(self, scope: Scope, error: HTTPException) -> Answer:
+        """What is said where no route takes the path, or none takes the method."""
+        allowed: set[str] = set()
+        for route in self._router.routes:
+            if isinstance(route, StarletteRoute) and route.matches(scope)[0] is not Match.NONE:
+                allowed |= route.methods or set()
+        if error.status_code == 405:  # noqa: PLR2004 - Method Not Allowed
+            allow = ", ".join(sorted(allowed))
+            headers = ((b"allow", allow.encode()),)
+            return told(405, f"Here {scope['method']} is not allowed", {"code": "method_not_allowed"}, headers)
+        facts = {"code": "no_such_route", "hint": "/docs lists all routes"}
+        return told(error.status_code, "There is no such route", facts)
+
+    async def serve(self, handler: Handler, tail: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Reads the request, calls the handler, sends its answer or the problem."""
+        try:
+            if not tail.isascii() and _REPLACEMENT in tail:
+                check_path(scope)
+            body = await read_body(scope, receive, self._max_body) if scope["method"] in _BODY_METHODS else b""
+            answer = await handler(self._service, Call(self.principal(scope), tail, scope, body))
+        except UnifiedMemoryError as error:
+            answer = problem(error)
+        except Disconnected:
+            return
+        except Exception:
+            # The outermost boundary: the caller learns that it was our fault, the log why.
+            log.exception("Unexpected failure in %s %s", scope["method"], handler.__name__)
+            answer = FAILED
+        await send_answer(send, answer)
+
+    def principal(self, _scope: Scope) -> Principal:
+        """Who calls."""
+        return ANONYMOUS
+
+    @property
+    def service(self) -> Service:
+        """What is served."""
+        return self._service
+
+    @property
+    def name(self) -> str:
+        """What the service calls itself."""
+        return self._name
+
+
+def check_path(scope: Scope) -> None:
+    """Raises InvalidInputError where the path was not UTF-8: the name that it seems to hold was never sent."""
+    try:
+        unquote_to_bytes(scope.get("raw_path") or b"").decode()
+    except UnicodeDecodeError:
+        raise InvalidInputError("path", "The path is not percent-encoded UTF-8") from None
+
+
+def _starlette(prefix: str, route: Route, application: RestApplication) -> StarletteRoute:
+    path = route.path
+    if path.endswith("}"):
+        path = path[:-1] + ":path}"
+    return StarletteRoute(prefix + path, _Routed(application, route), methods=[route.method])
+
+
+class _Routed:
+    """A route of the table as an ASGI application."""
+
+    def __init__(self, application: RestApplication, route: Route) -> None:
+        self._application = application
+        self._handler = route.handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["unified_memory.name"] = self._application.name
+        tail = next(iter(scope["path_params"].values()), "")
+        await self._application.serve(self._handler, tail, scope, receive, send)
+
+
+class _Page:
+    """Something that is the same for everyone."""
+
+    def __init__(self, make: Callable[[], Answer]) -> None:
+        self._make = make
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        await send_answer(send, self._make())
+
+
+class _Events:
+    """A stream of server-sent events; it ends with its source, or when the client has gone."""
+
+    def __init__(self, application: RestApplication, source: Callable[[Service, Call], AsyncIterator[bytes]]) -> None:
+        self._application = application
+        self._source = source
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        application = self._application
+        tail = next(iter(scope["path_params"].values()))
+        events = self._source(application.service, Call(application.principal(scope), tail, scope))
+        try:
+            first = await anext(events)
+        except UnifiedMemoryError as error:
+            await send_answer(send, problem(error))
+            return
+        except Exception:
+            log.exception("Unexpected failure in the events of %s", tail)
+            await send_answer(send, FAILED)
+            return
+        headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": first, "more_body": True})
+        sending = asyncio.ensure_future(_send_all(events, send))
+        leaving = asyncio.ensure_future(_gone(receive))
+        try:
+            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                sending.result()
+        finally:
+            sending.cancel()
+            leaving.cancel()
+
+
+async def _send_all(events: AsyncIterator[bytes], send: Send) -> None:
+    async for event in events:
+        await send({"type": "http.response.body", "body": event, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _gone(receive: Receive) -> None:
+    """Returns when the client has closed its end."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

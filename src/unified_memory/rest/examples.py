@@ -1,0 +1,441 @@
+"""An example of every request with the very answer that it gets, for the document; tests ask the service each of them.
+
+Each is asked of a service in which `STORY` happened, at `AT`; `fresh` ones of a service in which nothing has.
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct
+
+from unified_memory import __version__
+
+AT = "2026-01-02T03:04:05.000006Z"
+# Stands where an answer differs each time.
+JOB_ID = "5r2qYbNRtbXcmkU0"
+SCORE = 1.5
+
+STORY: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("POST", "/sessions", {"id": "run-7", "namespace": "acme/web", "cluster_id": "release"}),
+    (
+        "POST",
+        "/store",
+        {
+            "key": "deploy/checklist",
+            "namespace": "acme/web",
+            "value": {"steps": ["tag", "push"]},
+            "metadata": {"tags": ["ops"], "importance": 7, "session_id": "run-7", "author": "ann"},
+        },
+    ),
+    (
+        "POST",
+        "/store",
+        {"key": "deploy/rollback", "namespace": "acme/web", "value": "Roll back with make undo", "ttl": 86400},
+    ),
+)
+
+
+class Example(Struct, frozen=True):
+    """A request and its answer; the path is filled from `schemas.PATHS`. `fresh`: see above."""
+
+    summary: str
+    answer: Any
+    body: Any = UNSET
+    query: str = ""
+    media_type: str = "application/json"
+    fresh: bool = False
+
+
+def _memory(**changed: Any) -> dict[str, Any]:
+    metadata = {
+        "created_at": AT,
+        "updated_at": AT,
+        "expires_at": None,
+        "access_count": 0,
+        "last_accessed": None,
+        "importance": 7,
+        "session_id": "run-7",
+        "project_id": None,
+        "tags": ["ops"],
+        "author": "ann",
+    } | changed.pop("metadata", {})
+    return {
+        "id": 1,
+        "key": "deploy/checklist",
+        "namespace": "acme/web",
+        "value": {"steps": ["tag", "push"]},
+        "metadata": {name: fact for name, fact in metadata.items() if fact is not UNSET},
+        "version": 1,
+        "tier": "warm",
+    } | changed
+
+
+_THERE = "namespace=acme/web"
+_RETRIEVED = {"access_count": 1, "last_accessed": AT}
+_CHECKLIST = {"key": "deploy/checklist", "namespace": "acme/web"}
+_ROLLBACK = {"key": "deploy/rollback", "namespace": "acme/web"}
+_NOTHING = {"key": "deploy/nothing", "namespace": "acme/web"}
+_SESSION: dict[str, Any] = {
+    "id": "run-7",
+    "namespace": "acme/web",
+    "cluster_id": "release",
+    "project_id": None,
+    "ttl": None,
+    "state": "active",
+    "memories": 1,
+    "metadata": {},
+    "created_at": AT,
+    "last_used": AT,
+    "expires_at": None,
+    "ended_at": None,
+}
+_NAMESPACE = {
+    "name": "acme/web",
+    "config": {},
+    "effective": {},
+    "created_at": AT,
+    "explicit": False,
+    "memories": 2,
+    "bytes": 50,
+    "total_memories": 2,
+    "total_bytes": 50,
+    "namespaces": 0,
+}
+_CLEANED = {"expired": 0, "namespaces": {}, "purged": 0}
+_JOB = {
+    "id": JOB_ID,
+    "kind": "cleanup",
+    "namespace": "",
+    "state": "done",
+    "done": 0,
+    "total": None,
+    "unit": "memories",
+    "created_at": AT,
+    "finished_at": AT,
+    "result": _CLEANED,
+    "error": None,
+}
+_HEALTH = {"status": "ok", "reasons": [], "service": "unified-memory", "version": __version__, "checked_at": AT}
+_AFFECTED = {"matched": 1, "changed": 1, "dry_run": False, "sample": [_CHECKLIST]}
+_OPS = {"tags": {"contains": "ops"}}
+
+EXAMPLES: dict[tuple[str, str], tuple[Example, ...]] = {
+    ("POST", "/store"): (
+        Example(
+            "A record with tags and facts of one's own",
+            _memory(),
+            {**_CHECKLIST, "value": {"steps": ["tag", "push"]}, "metadata": STORY[1][2]["metadata"]},
+            fresh=True,
+        ),
+        Example(
+            "One that lives for a day",
+            _memory(
+                key="greeting",
+                namespace="default",
+                value="hello",
+                metadata={
+                    "expires_at": "2026-01-03T03:04:05.000006Z",
+                    "importance": 5,
+                    "session_id": None,
+                    "tags": [],
+                    "author": UNSET,
+                },
+            ),
+            {"key": "greeting", "value": "hello", "ttl": 86400},
+            fresh=True,
+        ),
+    ),
+    ("GET", "/retrieve/{key}"): (
+        Example("The record", _memory(metadata=_RETRIEVED), query=_THERE),
+        Example(
+            "With what the search knows of it",
+            _memory(
+                metadata=_RETRIEVED,
+                search_index={
+                    "content_hash": "c2e19e53ada1a23048dfd9dda62f28cf03e9192fca4d17e08664b4010f570703",
+                    "keywords": ["ops", "steps", "push"],
+                    "full_text": "steps\ntag\npush",
+                },
+            ),
+            query=f"{_THERE}&include=search_index",
+        ),
+    ),
+    ("PUT", "/update/{key}"): (
+        Example(
+            "More important, without an author",
+            _memory(version=2, metadata={"importance": 9, "tags": ["ops", "release"], "author": UNSET}),
+            {"metadata": {"importance": 9, "tags": ["ops", "release"], "author": None}},
+            query=_THERE,
+        ),
+    ),
+    ("PATCH", "/update/{key}"): (
+        Example(
+            "A step more, and a count",
+            _memory(version=2, value={"steps": ["tag", "push", "announce"], "runs": 1}),
+            {"append": {"steps": "announce"}, "increment": {"runs": 1}},
+            query=_THERE,
+        ),
+        Example(
+            "A merge patch",
+            _memory(version=2, value={"steps": ["tag", "push"], "owner": "ann"}),
+            {"owner": "ann"},
+            query=_THERE,
+            media_type="application/merge-patch+json",
+        ),
+    ),
+    ("DELETE", "/delete/{key}"): (
+        Example("Deleted", {"deleted": True, **_CHECKLIST, "id": 1, "version": 1}, query=_THERE),
+    ),
+    ("POST", "/move"): (
+        Example(
+            "Another key in another namespace",
+            _memory(key="checklist", namespace="acme/ops", version=2),
+            {"from": _CHECKLIST, "to": {"namespace": "acme/ops", "key": "checklist"}},
+        ),
+        Example(
+            "A whole namespace", {"moved": 2}, {"from": {"namespace": "acme/web"}, "to": {"namespace": "acme/site"}}
+        ),
+    ),
+    ("POST", "/store/batch"): (
+        Example(
+            "Two records",
+            {
+                "results": [
+                    {
+                        "status": "replaced",
+                        "memory": _memory(
+                            value=["tag"],
+                            version=2,
+                            metadata={"importance": 5, "session_id": None, "tags": [], "author": UNSET},
+                        ),
+                    },
+                    {
+                        "status": "created",
+                        "memory": _memory(
+                            id=3,
+                            key="deploy/nothing",
+                            value=None,
+                            metadata={"importance": 5, "session_id": None, "tags": [], "author": UNSET},
+                        ),
+                    },
+                ]
+            },
+            {"memories": [{**_CHECKLIST, "value": ["tag"]}, {**_NOTHING, "value": None}]},
+        ),
+    ),
+    ("POST", "/retrieve/batch"): (
+        Example(
+            "One that is there, one that is not",
+            {
+                "results": [
+                    {"status": "found", "memory": _memory(metadata=_RETRIEVED)},
+                    {"status": "not_found", **_NOTHING},
+                ]
+            },
+            {"keys": [_CHECKLIST, _NOTHING]},
+        ),
+    ),
+    ("POST", "/delete/batch"): (
+        Example(
+            "One that is there, one that is not",
+            {
+                "results": [
+                    {"status": "deleted", **_CHECKLIST, "id": 1, "version": 1},
+                    {"status": "not_found", **_NOTHING},
+                ]
+            },
+            {"keys": [_CHECKLIST, _NOTHING]},
+        ),
+    ),
+    ("POST", "/update/where"): (
+        Example(
+            "A tag and a year to live for all of operations",
+            _AFFECTED,
+            {"filter": _OPS, "namespace": "acme", "set": {"add_tags": ["kept"], "ttl": 31536000}},
+        ),
+        Example(
+            "What would change",
+            {**_AFFECTED, "changed": 0, "dry_run": True},
+            {"filter": {"value.steps": {"contains": "push"}}, "set": {"remove_tags": ["ops"]}, "dry_run": True},
+        ),
+    ),
+    ("POST", "/delete/where"): (
+        Example(
+            "Unimportant ones",
+            {**_AFFECTED, "sample": [_ROLLBACK]},
+            {"filter": {"importance": {"lt": 7}, "not": _OPS}, "namespace": "acme"},
+        ),
+        Example(
+            "What would go",
+            {**_AFFECTED, "changed": 0, "dry_run": True},
+            {"filter": _OPS, "dry_run": True},
+        ),
+    ),
+    ("GET", "/list"): (
+        Example(
+            "A page",
+            {"memories": [_memory()], "next_cursor": None},
+            query=f"{_THERE}&recursive=true&prefix=deploy/&tags=ops&order_by=-updated_at&limit=10",
+        ),
+    ),
+    ("POST", "/search"): (
+        Example(
+            "By words, below a namespace",
+            {
+                "results": [
+                    _memory(score=SCORE, matched=["value"], snippet="steps\ntag\npush"),
+                ],
+                "next_cursor": None,
+                "left_out": 0,
+            },
+            {"query": "what to push", "namespace": "acme", "tags": ["ops"], "limit": 5},
+        ),
+    ),
+    ("POST", "/query"): (
+        Example(
+            "By filter, some fields",
+            {
+                "memories": [{"key": "deploy/checklist", "value.steps[0]": "tag", "metadata.author": "ann"}],
+                "next_cursor": None,
+                "count": 1,
+            },
+            {
+                "namespace": "acme",
+                "filter": {"or": [{"importance": {"gte": 7}}, {"metadata.author": "bob"}]},
+                "select": ["key", "value.steps[0]", "metadata.author"],
+                "order_by": "-updated_at",
+                "count": True,
+            },
+        ),
+        Example(
+            "Counts by tag",
+            {
+                "memories": [],
+                "next_cursor": None,
+                "groups": [{"value": "ops", "count": 1}, {"value": None, "count": 1}],
+            },
+            {"group_by": "tags"},
+        ),
+    ),
+    ("POST", "/namespaces"): (
+        Example(
+            "One whose memories live for a week",
+            {
+                **_NAMESPACE,
+                "name": "acme/notes",
+                "config": {"default_ttl": 604800.0, "description": "Meeting notes"},
+                "effective": {"default_ttl": 604800.0, "description": "Meeting notes"},
+                "explicit": True,
+                "memories": 0,
+                "bytes": 0,
+                "total_memories": 0,
+                "total_bytes": 0,
+            },
+            {"name": "acme/notes", "config": {"default_ttl": 604800, "description": "Meeting notes"}},
+        ),
+    ),
+    ("GET", "/namespaces"): (
+        Example("A page", {"namespaces": [_NAMESPACE], "next_cursor": None}, query="prefix=acme&depth=2&limit=10"),
+    ),
+    ("GET", "/namespaces/{name}"): (Example("The namespace", _NAMESPACE),),
+    ("PUT", "/namespaces/{name}"): (
+        Example(
+            "A quota",
+            {**_NAMESPACE, "config": {"max_memories": 1000}, "effective": {"max_memories": 1000}, "explicit": True},
+            {"max_memories": 1000},
+        ),
+    ),
+    ("DELETE", "/namespaces/{name}"): (
+        Example(
+            "All of it",
+            {"deleted": True, "namespace": "acme/web", "memories": 2, "namespaces": 1, "dry_run": False},
+            query="recursive=true&dry_run=false",
+        ),
+        Example(
+            "What would go",
+            {"deleted": False, "namespace": "acme/web", "memories": 2, "namespaces": 1, "dry_run": True},
+            query="recursive=true&dry_run=true",
+        ),
+    ),
+    ("POST", "/sessions"): (
+        Example(
+            "A run of an hour",
+            {
+                **_SESSION,
+                "id": "run-8",
+                "ttl": 3600.0,
+                "memories": 0,
+                "metadata": {"agent": "planner"},
+                "expires_at": "2026-01-02T04:04:05.000006Z",
+            },
+            {
+                "id": "run-8",
+                "namespace": "acme/web",
+                "cluster_id": "release",
+                "ttl": 3600,
+                "metadata": {"agent": "planner"},
+            },
+        ),
+    ),
+    ("GET", "/sessions"): (
+        Example(
+            "A page",
+            {"sessions": [_SESSION], "next_cursor": None},
+            query=f"{_THERE}&recursive=true&cluster_id=release&active=true&limit=10",
+        ),
+    ),
+    ("GET", "/sessions/{id}"): (
+        Example(
+            "The session",
+            {"session": _SESSION, "memories": [_memory()], "next_cursor": None},
+            query=f"{_THERE}&scope=session&limit=10",
+        ),
+    ),
+    ("DELETE", "/sessions/{id}"): (
+        Example(
+            "Ended, its memories kept",
+            {"session": {**_SESSION, "state": "ended", "ended_at": AT}, "memories": "keep", "affected": 0},
+            query=f"{_THERE}&memories=keep",
+        ),
+    ),
+    ("GET", "/stats"): (
+        Example(
+            "Totals",
+            {
+                "memories": 2,
+                "bytes_raw": 50,
+                "bytes_stored": None,
+                "expired": 0,
+                "sessions": 1,
+                "namespaces": [{"name": "acme/web", "memories": 2, "bytes": 50}],
+                "tiers": {"hot": 0, "warm": 2, "cold": 0},
+                "top_tags": [{"tag": "ops", "count": 1}],
+                "oldest": AT,
+                "newest": AT,
+                "last_seq": 2,
+                "read_only": None,
+            },
+            query=_THERE,
+        ),
+    ),
+    ("POST", "/cleanup"): (Example("Nothing had expired", _CLEANED),),
+    ("GET", "/jobs"): (Example("A page", {"jobs": [_JOB], "next_cursor": None}),),
+    ("GET", "/jobs/{id}"): (Example("A job that has ended", _JOB),),
+    ("DELETE", "/jobs/{id}"): (Example("A job that had ended already", _JOB),),
+    ("GET", "/mode"): (Example("Writes are on", {"read_only": False, "reason": None}),),
+    ("PUT", "/mode"): (
+        Example(
+            "Writes off",
+            {"read_only": True, "reason": "moving to another machine"},
+            {"read_only": True, "reason": "moving to another machine"},
+        ),
+    ),
+    ("GET", "/health"): (Example("All is well", _HEALTH),),
+    ("GET", "/health/live"): (Example("It answers", {"status": "ok"}),),
+    ("GET", "/health/ready"): (Example("A write succeeded", _HEALTH),),
+}
+ACCEPTED = {"job": {**_JOB, "state": "running", "done": 200, "total": 900, "finished_at": None, "result": None}}
+EVENTS = "".join(
+    f"event: {kind}\ndata: {msgspec.json.encode(job).decode()}\n\n"
+    for kind, job in (("progress", ACCEPTED["job"]), ("end", _JOB))
+)

@@ -1,0 +1,424 @@
+"""Every route once: what serves it, and what the OpenAPI document says of it."""
+
+from collections.abc import Awaitable, Callable
+
+from msgspec import Struct
+
+from unified_memory.model.namespace import NamespaceConfig
+from unified_memory.rest import memories, namespaces, operation, sessions
+from unified_memory.rest.exchange import Answer, Call
+from unified_memory.service import requests
+from unified_memory.service.service import Service
+
+PREFIXES = ("/api/v1/memory", "/api/v1/mcp/memory")
+Handler = Callable[[Service, Call], Awaitable[Answer]]
+
+
+class Route(Struct, frozen=True, kw_only=True):
+    """A method and a path below the prefix (at the root too where `root`).
+
+    `path` may end in `{name}`, which takes all that follows, slashes too. `body`: the typed request. `answer`: the
+    name of the schema of what is sent back. `parameters`: of the query and headers, by their names in
+    `schemas.PARAMETERS`. `errors`: codes of the errors that are this route's own; what every route of its kind
+    may answer comes from `body`, `parameters` and `probe`. `long`: may answer 202 with a job. `probe`: health, asked
+    by machines that know nothing of us. `patch`: takes the body of a merge patch as well.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    tag: str
+    summary: str
+    answer: str
+    description: str = ""
+    body: type | None = None
+    parameters: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+    long: bool = False
+    root: bool = False
+    probe: bool = False
+    patch: bool = False
+
+
+_PAGE = ("limit", "cursor")
+_WRITE = ("If-Match", "Idempotency-Key")
+_STORES = ("read_only", "quota_exceeded", "storage_full")
+
+ROUTES: tuple[Route, ...] = (
+    # ---- memories
+    Route(
+        method="POST",
+        path="/store",
+        handler=memories.store,
+        tag="Memories",
+        summary="Store a memory",
+        answer="Memory",
+        body=requests.StoreRequest,
+        description="Replaces the whole record of that key; `created_at` stays and `version` grows by 1. Without `key` "
+        "one is minted. Without `ttl` the memory lives as long as the namespace says, or for ever. A namespace that does "
+        "not exist is created. The answer is sent when the record is on the disk.",
+        parameters=(*_WRITE, "create_only"),
+        errors=(*_STORES, "version_conflict", "idempotency_mismatch"),
+    ),
+    Route(
+        method="GET",
+        path="/retrieve/{key}",
+        handler=memories.retrieve,
+        tag="Memories",
+        summary="Retrieve a memory by its key",
+        answer="Memory",
+        description="Counts the access. `If-None-Match` with the ETag that is known answers 304 where nothing has changed.",
+        parameters=("namespace", "include", "If-None-Match"),
+        errors=("memory_not_found",),
+    ),
+    Route(
+        method="PUT",
+        path="/update/{key}",
+        handler=memories.update,
+        tag="Memories",
+        summary="Change what is named of a memory",
+        answer="Memory",
+        body=requests.UpdateRequest,
+        description="Only what the body names changes. `metadata` is merged, null removes a field. A ttl runs on unless it "
+        "is named; null ends it.",
+        parameters=("namespace", *_WRITE),
+        errors=("memory_not_found", *_STORES, "version_conflict", "idempotency_mismatch"),
+    ),
+    Route(
+        method="PATCH",
+        path="/update/{key}",
+        handler=memories.patch,
+        tag="Memories",
+        summary="Change a value from inside, atomically",
+        answer="Memory",
+        body=requests.PatchRequest,
+        patch=True,
+        description="`merge` is a JSON merge patch (RFC 7396), `append` and `increment` map paths inside the value "
+        "(`a.b[0]`; empty: the value itself) to what is added. As `application/merge-patch+json` the body is the patch.",
+        parameters=("namespace", *_WRITE),
+        errors=("memory_not_found", *_STORES, "version_conflict", "conflict", "idempotency_mismatch"),
+    ),
+    Route(
+        method="DELETE",
+        path="/delete/{key}",
+        handler=memories.delete,
+        tag="Memories",
+        summary="Delete a memory",
+        answer="Deleted",
+        description="Works also while the service is read-only.",
+        parameters=("namespace", *_WRITE),
+        errors=("memory_not_found", "idempotency_mismatch", "storage_full"),
+    ),
+    Route(
+        method="POST",
+        path="/move",
+        handler=memories.move,
+        tag="Memories",
+        summary="Rename a key or a whole namespace",
+        answer="Moved",
+        body=requests.MoveRequest,
+        description="With keys on both ends one memory moves, without them the namespace with all below it. Ids, times "
+        "and access counts stay.",
+        errors=("memory_not_found", "namespace_not_found", *_STORES, "already_exists", "version_conflict"),
+    ),
+    # ---- many at once
+    Route(
+        method="POST",
+        path="/store/batch",
+        handler=memories.store_batch,
+        tag="Many at once",
+        summary="Store many memories, all or nothing",
+        answer="BatchStored",
+        body=requests.BatchStoreRequest,
+        description="Up to 1,000 in one transaction; the results stand in the order of the request.",
+        parameters=("Idempotency-Key",),
+        errors=(*_STORES, "version_conflict", "idempotency_mismatch"),
+    ),
+    Route(
+        method="POST",
+        path="/retrieve/batch",
+        handler=memories.retrieve_batch,
+        tag="Many at once",
+        summary="Retrieve many memories",
+        answer="BatchRetrieved",
+        body=requests.BatchKeysRequest,
+        description="All of one instant; what is not there is told so in its place.",
+    ),
+    Route(
+        method="POST",
+        path="/delete/batch",
+        handler=memories.delete_batch,
+        tag="Many at once",
+        summary="Delete many memories",
+        answer="BatchDeleted",
+        body=requests.BatchKeysRequest,
+        description="In one transaction; what is not there is told so in its place.",
+        parameters=("Idempotency-Key",),
+        errors=("idempotency_mismatch", "storage_full"),
+    ),
+    Route(
+        method="POST",
+        path="/update/where",
+        handler=memories.update_where,
+        tag="Many at once",
+        summary="Change memories by filter",
+        answer="Affected",
+        body=requests.UpdateWhereRequest,
+        long=True,
+        description="Retags, re-ttls or annotates what the filter selects. `dry_run` only tells what would change.",
+        parameters=("wait",),
+        errors=("read_only", "storage_full"),
+    ),
+    Route(
+        method="POST",
+        path="/delete/where",
+        handler=memories.delete_where,
+        tag="Many at once",
+        summary="Delete memories by filter",
+        answer="Affected",
+        body=requests.DeleteWhereRequest,
+        long=True,
+        description="`dry_run` only tells what would go.",
+        parameters=("wait",),
+        errors=("storage_full",),
+    ),
+    # ---- finding
+    Route(
+        method="GET",
+        path="/list",
+        handler=memories.list_memories,
+        tag="Finding",
+        summary="List memories",
+        answer="MemoryList",
+        description="In order, page by page; the cursor survives whatever is written meanwhile.",
+        parameters=("scope_namespace", "recursive", "key_prefix", "tags", "order_by", *_PAGE),
+        errors=("invalid_cursor",),
+    ),
+    Route(
+        method="POST",
+        path="/search",
+        handler=memories.search,
+        tag="Finding",
+        summary="Search memories by relevance",
+        answer="SearchResults",
+        body=requests.SearchQuery,
+        description='Words, `"phrases"`, `prefix*` and `-not`; any other character is data. The filters beside the query '
+        "must all hold.",
+        errors=("empty_query", "invalid_cursor"),
+    ),
+    Route(
+        method="POST",
+        path="/query",
+        handler=memories.query,
+        tag="Finding",
+        summary="Query memories by exact filter",
+        answer="QueryResults",
+        body=requests.ExactQuery,
+        description="`select` answers with rows of the named fields instead of whole memories, `group_by` with counts.",
+        errors=("invalid_cursor",),
+    ),
+    # ---- namespaces
+    Route(
+        method="POST",
+        path="/namespaces",
+        handler=namespaces.create,
+        tag="Namespaces",
+        summary="Create a namespace",
+        answer="Namespace",
+        body=requests.NamespaceRequest,
+        description="Only needed to set something for it: storing into a namespace creates it too.",
+        errors=(*_STORES, "already_exists"),
+    ),
+    Route(
+        method="GET",
+        path="/namespaces",
+        handler=namespaces.list_namespaces,
+        tag="Namespaces",
+        summary="List namespaces",
+        answer="NamespaceList",
+        parameters=("namespace_prefix", "depth", *_PAGE),
+        errors=("invalid_cursor",),
+    ),
+    Route(
+        method="GET",
+        path="/namespaces/{name}",
+        handler=namespaces.get,
+        tag="Namespaces",
+        summary="A namespace with its counts",
+        answer="Namespace",
+        errors=("namespace_not_found",),
+    ),
+    Route(
+        method="PUT",
+        path="/namespaces/{name}",
+        handler=namespaces.configure,
+        tag="Namespaces",
+        summary="Set what a namespace says for itself and all below it",
+        answer="Namespace",
+        body=NamespaceConfig,
+        description="Replaces all its settings; what is left out is inherited from the nearest ancestor that sets it.",
+        errors=("namespace_not_found", *_STORES),
+    ),
+    Route(
+        method="DELETE",
+        path="/namespaces/{name}",
+        handler=namespaces.delete,
+        tag="Namespaces",
+        summary="Delete a namespace",
+        answer="NamespaceDeleted",
+        long=True,
+        description="What it holds is gone at once for every reader; removing it for good is the long work. "
+        "`dry_run` only tells what would go.",
+        parameters=("recursive_delete", "dry_run", "wait"),
+        errors=("namespace_not_found", "namespace_not_empty", "storage_full"),
+    ),
+    # ---- sessions
+    Route(
+        method="POST",
+        path="/sessions",
+        handler=sessions.create,
+        tag="Sessions",
+        summary="Create or continue a session",
+        answer="Session",
+        body=requests.SessionRequest,
+        description="Without `id` one is minted. Storing with an unknown `session_id` creates its session too.",
+        errors=("read_only", "storage_full"),
+    ),
+    Route(
+        method="GET",
+        path="/sessions",
+        handler=sessions.list_sessions,
+        tag="Sessions",
+        summary="List sessions",
+        answer="SessionList",
+        description="Those used last come first.",
+        parameters=("scope_namespace", "recursive", "cluster_id", "active", *_PAGE),
+        errors=("invalid_cursor",),
+    ),
+    Route(
+        method="GET",
+        path="/sessions/{id}",
+        handler=sessions.view,
+        tag="Sessions",
+        summary="A session and its memories",
+        answer="SessionView",
+        description="Memories in the order in which they were made. The session's ttl slides.",
+        parameters=("namespace", "session_scope", *_PAGE),
+        errors=("session_not_found", "invalid_cursor", "storage_full"),
+    ),
+    Route(
+        method="DELETE",
+        path="/sessions/{id}",
+        handler=sessions.end,
+        tag="Sessions",
+        summary="End a session",
+        answer="SessionEnded",
+        parameters=("namespace", "with_memories"),
+        errors=("session_not_found", "storage_full"),
+    ),
+    # ---- the service
+    Route(
+        method="GET",
+        path="/stats",
+        handler=operation.stats,
+        tag="Service",
+        summary="Totals",
+        answer="Stats",
+        parameters=("scope_namespace",),
+    ),
+    Route(
+        method="POST",
+        path="/cleanup",
+        handler=operation.cleanup,
+        tag="Service",
+        summary="Remove what has expired now",
+        answer="Cleanup",
+        description="What has expired is invisible already; this frees its room. Also done at intervals.",
+        long=True,
+        parameters=("wait",),
+        errors=("storage_full",),
+    ),
+    Route(
+        method="GET",
+        path="/jobs",
+        handler=operation.list_jobs,
+        tag="Service",
+        summary="List jobs",
+        answer="JobList",
+        description="Long work, newest first.",
+        parameters=("state", *_PAGE),
+        errors=("invalid_cursor",),
+    ),
+    Route(
+        method="GET",
+        path="/jobs/{id}",
+        handler=operation.get_job,
+        tag="Service",
+        summary="A job with its progress",
+        answer="Job",
+        errors=("job_not_found",),
+    ),
+    Route(
+        method="DELETE",
+        path="/jobs/{id}",
+        handler=operation.cancel_job,
+        tag="Service",
+        summary="Cancel a job",
+        answer="Job",
+        description="It ends after the chunk that it is at; what was done stays done.",
+        errors=("job_not_found", "storage_full"),
+    ),
+    Route(
+        method="GET",
+        path="/mode",
+        handler=operation.get_mode,
+        tag="Service",
+        summary="Whether writes are on",
+        answer="Mode",
+    ),
+    Route(
+        method="PUT",
+        path="/mode",
+        handler=operation.set_mode,
+        tag="Service",
+        summary="Switch writes off or on for every process",
+        answer="Mode",
+        body=operation.ModeRequest,
+        description="Deletes work also while the service is read-only.",
+        errors=("storage_full",),
+    ),
+    Route(
+        method="GET",
+        path="/health",
+        handler=operation.health,
+        tag="Service",
+        summary="Whether the service can do its work",
+        answer="Health",
+        probe=True,
+        root=True,
+        description="From at most a second ago; 503 while draining or unable to write.",
+    ),
+    Route(
+        method="GET",
+        path="/health/live",
+        handler=operation.live,
+        tag="Service",
+        summary="Whether the process answers",
+        answer="Live",
+        probe=True,
+        root=True,
+        description="Touches nothing.",
+    ),
+    Route(
+        method="GET",
+        path="/health/ready",
+        handler=operation.ready,
+        tag="Service",
+        summary="Whether a write succeeds just now",
+        answer="Health",
+        probe=True,
+        root=True,
+        description="Writes something for real.",
+    ),
+)  # fmt: skip - a table
+EVENTS = ("/jobs/{id}/events", operation.job_events, "Server-sent events of a job")

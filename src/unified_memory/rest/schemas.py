@@ -1,0 +1,594 @@
+"""What goes in and out, as JSON Schema (2020-12): requests from their structs, answers written here once."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw
+
+from unified_memory.model.job import JobState
+from unified_memory.model.memory import SERVICE_FIELDS
+from unified_memory.model.query import DEFAULT_LIMIT, MAX_FILTER_NODES, MAX_LIMIT, MAX_LIST, Op
+from unified_memory.model.session import WithMemories
+from unified_memory.rest.exchange import DEFAULT_WAIT_SECONDS, MAX_WAIT_SECONDS
+
+Schema = dict[str, Any]
+
+
+def ref(name: str) -> Schema:
+    """A schema by its name."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def nullable(schema: Schema) -> Schema:
+    """That, or null."""
+    kind = schema.get("type")
+    return {**schema, "type": [kind, "null"]} if isinstance(kind, str) else {"anyOf": [schema, {"type": "null"}]}
+
+
+def array(items: Schema, **more: Any) -> Schema:
+    """An array of that."""
+    return {"type": "array", "items": items, **more}
+
+
+def record(optional: Schema | None = None, /, **members: Schema) -> Schema:
+    """An object with these members, and perhaps the optional ones."""
+    return {"type": "object", "properties": {**members, **(optional or {})}, "required": list(members)}
+
+
+def told(description: str, schema: Schema) -> Schema:
+    """The schema with a sentence."""
+    return {"description": description, **schema}
+
+
+def page(name: str, items: Schema, optional: Schema | None = None, **more: Schema) -> Schema:
+    """A page of a listing."""
+    cursor = nullable({"type": "string", "description": "Asks for the next page; null: this is the last one"})
+    return record(optional, **{name: array(items)}, next_cursor=cursor, **more)
+
+
+TEXT: Schema = {"type": "string"}
+INTEGER: Schema = {"type": "integer"}
+COUNT: Schema = {"type": "integer", "minimum": 0}
+BOOLEAN: Schema = {"type": "boolean"}
+ANY: Schema = {"description": "Any JSON"}
+_LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT}
+
+# A namespace's segment as `model.namespace` checks it: no slash, no control character, no blank at its ends, not . or ..
+_FORBIDDEN = r"/\x00-\x1f\x7f-\x9f\u2028\u2029"
+_BLANK = r"\x20\xa0\u1680\u2000-\u200a\u202f\u205f\u3000"
+_INNER, _END = f"[^{_FORBIDDEN}]", f"[^{_FORBIDDEN}{_BLANK}]"
+_UNDOTTED, _UNDOTTED_END = f"[^{_FORBIDDEN}.]", f"[^{_FORBIDDEN}{_BLANK}.]"
+_SEGMENT = (
+    rf"(?:{_UNDOTTED_END}(?:{_INNER}*{_END})?|\.(?:{_UNDOTTED_END}|{_UNDOTTED}{_INNER}*{_END}|\.{_INNER}*{_END}))"
+)
+
+NAMES: dict[str, Schema] = {
+    "Key": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 4096,
+        "pattern": r"^[^\x00]+$",
+        "description": "The caller's own name of a memory, unique in its namespace: up to 4,096 bytes of UTF-8, any "
+        "characters but NUL.",
+    },
+    "NamespaceName": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 4095,
+        "pattern": rf"^{_SEGMENT}(?:/{_SEGMENT}){{0,15}}$",
+        "description": "A path of up to 16 segments of up to 255 bytes each, like `acme/web/auth`. Segments hold no "
+        "control characters, have no blanks at their ends, and are not `.` or `..`.",
+    },
+    "Name": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 255,
+        "pattern": r"^[^\x00]+$",
+        "description": "The id of a session, project or cluster: up to 255 characters, any but NUL.",
+    },
+    "Tag": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"^[^\x00]*[^\x00\s][^\x00]*$"},
+    "Instant": {
+        "type": "string",
+        "format": "date-time",
+        "description": "RFC 3339; answered in UTC with six digits and `Z`, so that text order is time order.",
+    },
+    "Metadata": {
+        "type": "object",
+        "description": "Facts about the memory: those below, and any others of the caller's own. What the service "
+        "writes itself cannot be sent.",
+        "properties": {
+            "tags": nullable(array({"$ref": "#/components/schemas/Tag"}, maxItems=256)),
+            "importance": {"type": ["integer", "null"], "minimum": 1, "maximum": 10, "default": 5},
+            "session_id": nullable({"$ref": "#/components/schemas/Name"}),
+            "project_id": nullable({"$ref": "#/components/schemas/Name"}),
+        },
+        "additionalProperties": True,
+        "propertyNames": {"not": {"enum": list(SERVICE_FIELDS)}},
+    },
+}
+
+# ---- the filter grammar of model.query
+_NUMBER: Schema = {"type": "number"}
+_SCALAR: Schema = {"type": ["string", "number", "boolean", "null"]}
+_HASH: Schema = {"type": "string", "pattern": "^[0-9a-fA-F]{64}$"}
+_EQUAL = (Op.EQ, Op.NE, Op.IN, Op.NIN)
+_ORDER = (Op.GT, Op.GTE, Op.LT, Op.LTE, Op.BETWEEN)
+
+
+def _tests(kind: Schema, operators: Iterable[Op], *, ordered: Schema | None = None) -> Schema:
+    """What may be asked of a field of that kind: a scalar (equal to it), or operators with their operands."""
+    operands: dict[str, Schema] = {Op.EXISTS.value: BOOLEAN}
+    for op in operators:
+        one = nullable(kind) if op in _EQUAL and kind is not _SCALAR else kind
+        if ordered is not None and op in _ORDER:
+            one = ordered
+        if op in {Op.IN, Op.NIN}:
+            one = array(one, maxItems=MAX_LIST)
+        elif op is Op.BETWEEN:
+            one = array(one, minItems=2, maxItems=2)
+        operands[op.value] = {"type": "string"} if op is Op.STARTSWITH else one
+    asked: Schema = {"type": "object", "properties": operands, "additionalProperties": False, "minProperties": 1}
+    scalar = nullable(kind) if kind is not _SCALAR else kind
+    return {"anyOf": [scalar, asked]} if Op.EQ in operators else asked
+
+
+_INSTANT = ref("Instant")
+_FIELDS: dict[str, tuple[str, ...]] = {
+    "NumberTests": ("id", "version", "importance", "access_count"),
+    "TextTests": ("key", "namespace", "tier", "session_id", "project_id"),
+    "InstantTests": ("created_at", "updated_at", "expires_at", "last_accessed"),
+    "HashTests": ("content_hash",),
+    "TagTests": ("tags",),
+}
+_METADATA_FIELDS = "importance|session_id|project_id|tags|created_at|updated_at|expires_at|access_count|last_accessed"
+# A path into JSON: names, "quoted names" and [places], joined by dots.
+_PART = r'(?:"[^"\\\x00]+"|\[[0-9]{1,9}\]|[^."\[\]\\\x00]+)'
+_PATH = rf"{_PART}(?:\.?{_PART}){{0,31}}"
+_ANY_PATH = rf"value(?:\.{_PATH}|\[[0-9]{{1,9}}\](?:\.?{_PART}){{0,31}})?|metadata\.{_PATH}"
+
+FILTERS: dict[str, Schema] = {
+    "Filter": {
+        "type": "object",
+        "minProperties": 1,
+        "description": "`and`, `or` and `not` of filters, and tests of fields; all members must hold. Fields: those of "
+        "the record by name (those in `metadata` also as `metadata.NAME`), and paths into the value and into the "
+        'caller\'s own metadata: `value.a.b`, `value.items[0]`, `value."a name"`, `metadata.author`. Values are '
+        "compared only with values of the same JSON type; `ne` and `nin` match where the field is missing. At most "
+        f"{MAX_FILTER_NODES} parts.",
+        "properties": {
+            "and": array(ref("Filter"), minItems=1),
+            "or": array(ref("Filter"), minItems=1),
+            "not": ref("Filter"),
+            **{field: ref(kind) for kind, fields in _FIELDS.items() for field in fields},
+        },
+        "patternProperties": {rf"^(?:value|metadata\.(?!(?:{_METADATA_FIELDS})$))": ref("AnyTests")},
+        "propertyNames": {
+            "pattern": rf"^(?:and|or|not|{'|'.join(f for fields in _FIELDS.values() for f in fields)}|{_ANY_PATH})$"
+        },
+    },
+    "NumberTests": _tests(_NUMBER, (*_EQUAL, *_ORDER)),
+    "TextTests": _tests(TEXT, (*_EQUAL, *_ORDER, Op.CONTAINS, Op.STARTSWITH)),
+    "InstantTests": _tests(_INSTANT, (*_EQUAL, *_ORDER)),
+    "HashTests": _tests(_HASH, _EQUAL),
+    "TagTests": _tests(TEXT, (Op.CONTAINS,)),
+    "AnyTests": _tests(_SCALAR, (*_EQUAL, *_ORDER, Op.CONTAINS, Op.STARTSWITH), ordered={"type": ["string", "number"]}),
+}
+_ORDERS = "|".join(field for kind in ("NumberTests", "TextTests", "InstantTests") for field in _FIELDS[kind])
+_ORDER_BY: Schema = {
+    "type": "string",
+    "default": "id",
+    "pattern": rf"^-?(?:{_ORDERS}|{_ANY_PATH})$",
+    "description": "A field; with `-` before it the other way round. What has no such field comes last.",
+}
+_FIELD: Schema = {"type": "string", "pattern": rf"^(?:{_ORDERS}|content_hash|tags|{_ANY_PATH})$"}
+
+# ---- what the structs of the requests cannot say: by struct and member
+_TTL: Schema = {
+    "type": "number",
+    "exclusiveMinimum": 0,
+    "description": "Seconds to live from now; null: for ever. Not together with `expires_at`.",
+}
+_EXPIRES: Schema = {**_INSTANT, "description": "When it expires, in the future; null: never. Not together with `ttl`."}
+_EXPECTED: Schema = {
+    "type": "integer",
+    "minimum": 0,
+    "description": "The version that must be the current one; 0: there must be none. 409 otherwise.",
+}
+_SCOPE: Schema = {**ref("NamespaceName"), "description": "Only there, and with `recursive` below it; null: everywhere"}
+_CURSOR: Schema = {"type": "string", "description": "`next_cursor` of the page before, with all else unchanged"}
+_TAGS: Schema = array(ref("Tag"), maxItems=256)
+_KEYS: Schema = {"minItems": 1, "maxItems": 1000}
+_FOUND: Schema = {"namespace": _SCOPE, "filter": ref("Filter"), "cursor": _CURSOR, "limit": _LIMIT}
+_CHANGED: Schema = {
+    "ttl": _TTL,
+    "expires_at": _EXPIRES,
+    "metadata": {**ref("Metadata"), "description": "Merged into what is there; null removes a field"},
+}
+_AMOUNTS: Schema = {"minProperties": 1, "additionalProperties": {"type": "number"}}
+_PATHS: Schema = {"propertyNames": {"pattern": rf"^(?:{_PATH})?$"}}
+CONSTRAINTS: dict[str, dict[str, Schema]] = {
+    "StoreRequest": {
+        "value": ANY,
+        "key": ref("Key"),
+        "namespace": ref("NamespaceName"),
+        "ttl": _TTL,
+        "expires_at": _EXPIRES,
+        "metadata": ref("Metadata"),
+        "expected_version": _EXPECTED,
+    },
+    "UpdateRequest": {
+        **_CHANGED,
+        "value": {"description": "The new value, any JSON"},
+        "namespace": {**ref("NamespaceName"), "description": "Instead of the query parameter"},
+        "expected_version": {**_EXPECTED, "minimum": 1},
+    },
+    "PatchRequest": {
+        "namespace": {**ref("NamespaceName"), "description": "Instead of the query parameter"},
+        "merge": {"description": "A JSON merge patch (RFC 7396) of the value"},
+        "append": {**_PATHS, "minProperties": 1, "description": "By path: what is put at the end of the list there"},
+        "increment": {**_PATHS, **_AMOUNTS, "description": "By path: what is added to the number there"},
+        "expected_version": {**_EXPECTED, "minimum": 1},
+    },
+    "KeyRef": {"key": ref("Key"), "namespace": ref("NamespaceName")},
+    "BatchStoreRequest": {"memories": _KEYS},
+    "BatchKeysRequest": {"keys": _KEYS},
+    "Place": {"namespace": ref("NamespaceName"), "key": ref("Key")},
+    "MoveRequest": {"expected_version": {**_EXPECTED, "minimum": 1}},
+    "Changes": {
+        **_CHANGED,
+        "add_tags": _TAGS,
+        "remove_tags": {"description": "Those that are not there do not matter"},
+    },
+    "UpdateWhereRequest": {"filter": ref("Filter"), "namespace": _SCOPE},
+    "DeleteWhereRequest": {"filter": ref("Filter"), "namespace": _SCOPE},
+    "SearchQuery": {
+        **_FOUND,
+        "query": {"minLength": 1, "pattern": r"\S", "description": 'Words, "phrases", prefix*, -not'},
+        "tags": {**_TAGS, "description": "All of them"},
+        "importance_min": {"minimum": 1, "maximum": 10},
+        "session_id": ref("Name"),
+        "project_id": ref("Name"),
+        "since": {**_INSTANT, "description": "Changed then or later"},
+        "until": {**_INSTANT, "description": "Changed then or earlier"},
+        "max_tokens": {"minimum": 1, "description": "Bounds the answer; 4 bytes count as one token"},
+    },
+    "ExactQuery": {
+        **_FOUND,
+        "order_by": _ORDER_BY,
+        "select": array(_FIELD, description="Answer with rows of these fields"),
+        "count": {"description": "Tell also how many there are in all"},
+        "group_by": {**_FIELD, "pattern": rf"^(?:{_ORDERS}|tags|{_ANY_PATH})$", "description": "Count by this field"},
+    },
+    "NamespaceRequest": {"name": ref("NamespaceName"), "config": ref("NamespaceConfig")},
+    "NamespaceConfig": {
+        "default_ttl": {"exclusiveMinimum": 0, "exclusiveMaximum": 10**15, "description": "Seconds"},
+        "max_memories": {"minimum": 1, "exclusiveMaximum": 10**15},
+        "max_bytes": {"minimum": 1, "exclusiveMaximum": 10**15, "description": "Of values"},
+        "description": {"maxLength": 4096},
+    },
+    "SessionRequest": {
+        "id": ref("Name"),
+        "namespace": ref("NamespaceName"),
+        "cluster_id": {**ref("Name"), "description": "Sessions of one cluster share their memories"},
+        "project_id": ref("Name"),
+        "ttl": {"exclusiveMinimum": 0, "maximum": 10**10, "description": "Seconds since its last use"},
+        "metadata": {"additionalProperties": True, "description": "Anything"},
+    },
+    "ModeRequest": {"reason": {"description": "Told to everyone whose write is refused"}},
+}
+# What holds between members.
+_NOT_BOTH: Schema = {"not": {"required": ["ttl", "expires_at"]}}
+BETWEEN: dict[str, Schema] = {
+    "StoreRequest": _NOT_BOTH,
+    "UpdateRequest": _NOT_BOTH,
+    "Changes": _NOT_BOTH,
+    "PatchRequest": {
+        "anyOf": [
+            {"required": ["merge"]},
+            *({"required": [name], "properties": {name: {"type": "object"}}} for name in ("append", "increment")),
+        ]
+    },
+    "MoveRequest": {
+        "oneOf": [
+            {"properties": {end: {"required": ["key"], "properties": {"key": TEXT}} for end in ("from", "to")}},
+            {"properties": {end: {"properties": {"key": {"type": "null"}}} for end in ("from", "to")}},
+        ]
+    },
+}
+
+
+def requests(structs: Iterable[type]) -> dict[str, Schema]:
+    """The schemas of the requests and of what they hold, by name."""
+    _, found = msgspec.json.schema_components(
+        [_without_raw_defaults(struct) for struct in structs], ref_template="#/components/schemas/{name}"
+    )
+    schemas: dict[str, Schema] = dict(found)
+    for name, members in CONSTRAINTS.items():
+        for member, constraint in members.items():
+            told = schemas[name]["properties"][member]
+            # Of what may be null the constraint is on the other branch.
+            branch = next((one for one in told.get("anyOf", ()) if one.get("type") != "null"), told)
+            branch.update(constraint)
+            if branch is not told and "description" in constraint:
+                told["description"] = branch.pop("description")
+        schemas[name].update(BETWEEN.get(name, {}))
+    return schemas
+
+
+def _without_raw_defaults(struct: type) -> type:
+    """The struct itself, or one like it: msgspec cannot write down a default that is JSON text."""
+    fields = msgspec.structs.fields(struct)
+    if not any(isinstance(field.default, Raw) for field in fields):
+        return struct
+    told = [
+        (f.name, f.type) if f.required else (f.name, f.type, UNSET if isinstance(f.default, Raw) else f.default)
+        for f in fields
+    ]
+    return msgspec.defstruct(struct.__name__, told, forbid_unknown_fields=True, namespace={"__doc__": struct.__doc__})
+
+
+# ---- answers
+_TOLD_INSTANT: Schema = {**_INSTANT, "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$"}
+_NULLABLE_INSTANT: Schema = {"anyOf": [_TOLD_INSTANT, {"type": "null"}]}
+_NULLABLE_TEXT = nullable(TEXT)
+_NAMED: Schema = {"key": TEXT, "namespace": TEXT}
+_GONE: Schema = {**_NAMED, "id": COUNT, "version": COUNT}
+_STATUS_NOT_FOUND: Schema = {"type": "string", "const": "not_found"}
+_MEMORY: dict[str, Schema] = {
+    "id": {**COUNT, "description": "Given by the service, rising, never used again"},
+    "key": TEXT,
+    "namespace": TEXT,
+    "value": {"description": "Any JSON, exactly as it came"},
+    "metadata": {
+        **record(
+            created_at=_TOLD_INSTANT,
+            updated_at=_TOLD_INSTANT,
+            expires_at=_NULLABLE_INSTANT,
+            access_count=COUNT,
+            last_accessed=_NULLABLE_INSTANT,
+            importance={"type": "integer", "minimum": 1, "maximum": 10},
+            session_id=_NULLABLE_TEXT,
+            project_id=_NULLABLE_TEXT,
+            tags=array(TEXT),
+        ),
+        "additionalProperties": True,
+        "description": "The service's fields, then the caller's own",
+    },
+    "version": {"type": "integer", "minimum": 1, "description": "1, 2, 3 …; goes on when a key is made anew"},
+    "tier": {"type": "string", "enum": ["hot", "warm", "cold"]},
+}
+_MORE: Schema = {
+    "search_index": told(
+        "What the search knows of it; on request",
+        record(content_hash={"type": "string", "pattern": "^[0-9a-f]{64}$"}, keywords=array(TEXT), full_text=TEXT),
+    )
+}
+_MATCH: dict[str, Schema] = {
+    "score": {"type": "number", "description": "Higher is better; comparable within one answer"},
+    "matched": array({"type": "string", "enum": ["value", "key", "tags", "title", "author"]}),
+    "snippet": {"type": "string", "description": "A part of the value's words around the matches"},
+}
+_JOB = record(
+    id=TEXT,
+    kind=TEXT,
+    namespace=TEXT,
+    state={"type": "string", "enum": [state.value for state in JobState]},
+    done=COUNT,
+    total=nullable(COUNT),
+    unit=TEXT,
+    created_at=_TOLD_INSTANT,
+    finished_at=_NULLABLE_INSTANT,
+    result={"description": "What it came to, as the request itself would have answered; null before"},
+    error={"type": ["object", "null"], "description": "Why it failed"},
+)
+_HEALTH = record(
+    status={"type": "string", "enum": ["ok", "degraded", "failing"]},
+    reasons=array(TEXT),
+    service=TEXT,
+    version=TEXT,
+    checked_at=_TOLD_INSTANT,
+)
+ANSWERS: dict[str, Schema] = {
+    "Memory": told("One stored record at one version", record(_MORE, **_MEMORY)),
+    "Deleted": record(deleted={"type": "boolean", "const": True}, **_GONE),
+    "Moved": {"anyOf": [ref("Memory"), ref("NamespaceMoved")]},
+    "NamespaceMoved": record(moved={**COUNT, "description": "How many memories"}),
+    "BatchStored": record(
+        results=array(record(status={"type": "string", "enum": ["created", "replaced"]}, memory=ref("Memory")))
+    ),
+    "BatchRetrieved": record(
+        results=array(
+            {
+                "oneOf": [
+                    record(status={"type": "string", "const": "found"}, memory=ref("Memory")),
+                    record(status=_STATUS_NOT_FOUND, **_NAMED),
+                ]
+            }
+        )
+    ),
+    "BatchDeleted": record(
+        results=array(
+            {
+                "oneOf": [
+                    record(status={"type": "string", "const": "deleted"}, **_GONE),
+                    record(status=_STATUS_NOT_FOUND, **_NAMED),
+                ]
+            }
+        )
+    ),
+    "Affected": record(
+        matched=COUNT,
+        changed=COUNT,
+        dry_run=BOOLEAN,
+        sample=told("Some of those that matched", array(record(**_NAMED), maxItems=10)),
+    ),
+    "MemoryList": page("memories", ref("Memory")),
+    "Hit": told("A memory that was found", record(_MORE, **_MEMORY, **_MATCH)),
+    "SearchResults": page(
+        "results", ref("Hit"), left_out={**COUNT, "description": "Of this page, for want of `max_tokens`"}
+    ),
+    "QueryResults": page(
+        "memories",
+        {"anyOf": [ref("Memory"), {"type": "object", "description": "With `select`: the fields by name"}]},
+        {"count": COUNT, "groups": array(record(value=ANY, count=COUNT))},
+    ),
+    "Namespace": record(
+        name=TEXT,
+        config={**ref("NamespaceConfig"), "description": "What it says itself"},
+        effective={**ref("NamespaceConfig"), "description": "What holds, with what is inherited"},
+        created_at=_TOLD_INSTANT,
+        explicit={"type": "boolean", "description": "Made by a call of its own"},
+        memories=COUNT,
+        bytes={**COUNT, "description": "Of values"},
+        total_memories={**COUNT, "description": "With all namespaces below it"},
+        total_bytes=COUNT,
+        namespaces={**COUNT, "description": "Below it"},
+    ),
+    "NamespaceList": page("namespaces", ref("Namespace")),
+    "NamespaceDeleted": record(deleted=BOOLEAN, namespace=TEXT, memories=COUNT, namespaces=COUNT, dry_run=BOOLEAN),
+    "Session": record(
+        id=TEXT,
+        namespace=TEXT,
+        cluster_id=_NULLABLE_TEXT,
+        project_id=_NULLABLE_TEXT,
+        ttl={"type": ["number", "null"]},
+        state={"type": "string", "enum": ["active", "ended", "expired"]},
+        memories=COUNT,
+        metadata={"type": "object", "additionalProperties": True},
+        created_at=_TOLD_INSTANT,
+        last_used=_TOLD_INSTANT,
+        expires_at=_NULLABLE_INSTANT,
+        ended_at=_NULLABLE_INSTANT,
+    ),
+    "SessionList": page("sessions", ref("Session")),
+    "SessionView": page("memories", ref("Memory"), session=ref("Session")),
+    "SessionEnded": record(
+        session=ref("Session"),
+        memories={"type": "string", "enum": [one.value for one in WithMemories]},
+        affected=COUNT,
+    ),
+    "Stats": record(
+        memories=COUNT,
+        bytes_raw={**COUNT, "description": "Of values"},
+        bytes_stored={**nullable(COUNT), "description": "On disk; null where it cannot be told apart"},
+        expired={**COUNT, "description": "Awaiting cleanup"},
+        sessions=COUNT,
+        namespaces=array(record(name=TEXT, memories=COUNT, bytes=COUNT)),
+        tiers=record(hot=COUNT, warm=COUNT, cold=COUNT),
+        top_tags=array(record(tag=TEXT, count=COUNT)),
+        oldest=_NULLABLE_INSTANT,
+        newest=_NULLABLE_INSTANT,
+        last_seq={**COUNT, "description": "How many changes there were so far"},
+        read_only={**_NULLABLE_TEXT, "description": "Why writes are off; null: they are on"},
+    ),
+    "Cleanup": record(
+        expired=COUNT,
+        namespaces={"type": "object", "additionalProperties": COUNT, "description": "How many in which"},
+        purged={**COUNT, "description": "Of deleted namespaces"},
+    ),
+    "Job": told("Long work with its progress", _JOB),
+    "JobAccepted": record(job=ref("Job")),
+    "JobList": page("jobs", ref("Job")),
+    "Mode": record(read_only=BOOLEAN, reason=_NULLABLE_TEXT),
+    "Health": _HEALTH,
+    "Live": record(status={"type": "string", "const": "ok"}),
+    "Problem": {
+        "description": "An error (RFC 9457), with the facts that belong to it",
+        **record(
+            {
+                "hint": {"type": "string", "description": "What to do"},
+                "field": {"type": "string", "description": "The part of the request that is wrong"},
+            },
+            type={"type": "string"},
+            title=TEXT,
+            status={"type": "integer", "minimum": 400, "maximum": 599},
+            detail=TEXT,
+            code={"type": "string", "pattern": "^[a-z_]+$", "description": "Stable, for programs"},
+        ),
+        "additionalProperties": True,
+    },
+}
+
+# ---- parameters of the query and headers
+_NAMESPACE_EXAMPLE = "acme/web"
+
+
+def _query(name: str, schema: Schema, description: str, example: Any = None, **more: Any) -> Schema:
+    told = {"name": name, "in": "query", "description": description, "schema": schema, **more}
+    return told if example is None else {**told, "example": example}
+
+
+def _header(name: str, schema: Schema, description: str) -> Schema:
+    return {"name": name, "in": "header", "description": description, "schema": schema}
+
+
+PARAMETERS: dict[str, Schema] = {
+    "namespace": _query(
+        "namespace", {**ref("NamespaceName"), "default": "default"}, "The namespace", _NAMESPACE_EXAMPLE
+    ),
+    "scope_namespace": _query(
+        "namespace", ref("NamespaceName"), "Only there, and with `recursive` below it", _NAMESPACE_EXAMPLE
+    ),
+    "recursive": _query("recursive", {**BOOLEAN, "default": True}, "With all namespaces below", example=True),
+    "key_prefix": _query("prefix", TEXT, "Keys that begin so", "deploy/"),
+    "tags": _query("tags", array(ref("Tag")), "All of these, parted by commas", ["ops"], style="form", explode=False),
+    "order_by": _query("order_by", _ORDER_BY, "A field; with `-` before it the other way round", "-updated_at"),
+    "limit": _query("limit", {**_LIMIT, "default": DEFAULT_LIMIT}, "Items of a page", 10),
+    "cursor": _query("cursor", {"type": "string"}, "`next_cursor` of the page before, with all else unchanged"),
+    "include": _query(
+        "include", {"type": "string", "enum": ["search_index"]}, "What the search knows of it, too", "search_index"
+    ),
+    "namespace_prefix": _query("prefix", ref("NamespaceName"), "This namespace and all below it", "acme"),
+    "depth": _query(
+        "depth",
+        {"type": "integer", "minimum": 1, "exclusiveMaximum": 10**15},
+        "Fold what lies deeper into its ancestor",
+        2,
+    ),
+    "recursive_delete": _query("recursive", {**BOOLEAN, "default": False}, "Also where it is not empty", example=True),
+    "dry_run": _query("dry_run", {**BOOLEAN, "default": False}, "Only tell what would go", example=True),
+    "wait": _query(
+        "wait",
+        {"type": "number", "minimum": 0, "maximum": MAX_WAIT_SECONDS, "default": DEFAULT_WAIT_SECONDS},
+        "Seconds to wait for the result before the answer is 202 with the job",
+        5,
+    ),
+    "cluster_id": _query("cluster_id", ref("Name"), "Only of this cluster", "release"),
+    "active": _query("active", BOOLEAN, "Only those that are (not) active", example=True),
+    "session_scope": _query(
+        "scope",
+        {"type": "string", "enum": ["session", "cluster"], "default": "session"},
+        "With `cluster` the memories of all sessions of its cluster",
+        "session",
+    ),
+    "with_memories": _query(
+        "memories",
+        {"type": "string", "enum": [one.value for one in WithMemories], "default": "keep"},
+        "What becomes of its memories",
+        "keep",
+    ),
+    "state": _query("state", {"type": "string", "enum": [one.value for one in JobState]}, "Only in this state", "done"),
+    "If-Match": _header(
+        "If-Match",
+        {"type": "string", "pattern": r'^(?:\*|"[1-9][0-9]{0,17}")$'},
+        'Only if the memory is at this version: its ETag (`"3"`), or `*`: at any. 412 otherwise.',
+    ),
+    "If-None-Match": _header(
+        "If-None-Match", {"type": "string", "minLength": 1}, "The ETag that is known: 304 where it is still that"
+    ),
+    "create_only": _header(
+        "If-None-Match", {"type": "string", "enum": ["*"]}, "`*`: only if there is no such memory. 412 otherwise."
+    ),
+    "Idempotency-Key": _header(
+        "Idempotency-Key",
+        {"type": "string", "minLength": 1, "maxLength": 255},
+        "Makes a repetition harmless for a day: the same request is answered as before and done once.",
+    ),
+}
+PATHS: dict[str, tuple[Schema, str, str]] = {
+    "key": (ref("Key"), "The key; a `/` may stand plain or as `%2F`", "deploy/checklist"),
+    "name": (ref("NamespaceName"), "The namespace; its `/` may stand plain or as `%2F`", _NAMESPACE_EXAMPLE),
+    "session": (ref("Name"), "The session's id", "run-7"),
+    "job": ({"type": "string", "minLength": 1}, "The job's id", "5r2qYbNRtbXcmkU0"),
+}

@@ -1,0 +1,1 @@
+"""What can be done: every operation once, for every interface. No HTTP, no SQL, no environment, no timers."""

@@ -1,0 +1,193 @@
+"""What callers may ask, as typed structs: interfaces decode bytes straight into them, and nothing unknown gets in.
+
+Durations are seconds. Of `ttl` and `expires_at` (RFC 3339) at most one is given; null means "never expires".
+"""
+
+from typing import Any
+
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from unified_memory.model.namespace import DEFAULT_NAMESPACE
+from unified_memory.model.query import DEFAULT_LIMIT
+
+NO_VALUE = Raw(b"")
+
+
+class StoreRequest(Struct, forbid_unknown_fields=True):
+    """A whole record to store. `metadata`: tags, importance (1 to 10), session_id, project_id and any other fields."""
+
+    value: Raw
+    key: str | None = None
+    namespace: str = DEFAULT_NAMESPACE
+    ttl: float | UnsetType | None = UNSET
+    expires_at: str | UnsetType | None = UNSET
+    metadata: dict[str, Raw] | None = None
+    expected_version: int | None = None
+
+
+class UpdateRequest(Struct, forbid_unknown_fields=True):
+    """What to change of a record: only what is named. In `metadata` null removes a field."""
+
+    value: Raw = NO_VALUE
+    namespace: str | None = None
+    ttl: float | UnsetType | None = UNSET
+    expires_at: str | UnsetType | None = UNSET
+    metadata: dict[str, Raw] | None = None
+    expected_version: int | None = None
+
+
+class PatchRequest(Struct, forbid_unknown_fields=True):
+    """Changes inside a value, carried out in this order: `merge` (RFC 7396), `append` and `increment`, each a map from a
+    path (`a.b[0]`; empty: the value itself) to the element or the amount.
+    """
+
+    namespace: str | None = None
+    merge: Raw = NO_VALUE
+    append: dict[str, Raw] | None = None
+    increment: dict[str, Raw] | None = None
+    expected_version: int | None = None
+
+
+class KeyRef(Struct, forbid_unknown_fields=True):
+    """One memory by name."""
+
+    key: str
+    namespace: str = DEFAULT_NAMESPACE
+
+
+class BatchStoreRequest(Struct, forbid_unknown_fields=True):
+    """Many records to store, all or nothing."""
+
+    memories: list[StoreRequest]
+
+
+class BatchKeysRequest(Struct, forbid_unknown_fields=True):
+    """Many memories by name."""
+
+    keys: list[KeyRef]
+
+
+class Place(Struct, forbid_unknown_fields=True):
+    """One end of a move: a key of a namespace, or (without key) the namespace itself."""
+
+    namespace: str = DEFAULT_NAMESPACE
+    key: str | None = None
+
+
+class MoveRequest(Struct, forbid_unknown_fields=True, rename={"source": "from", "target": "to"}):
+    """From where to where; either both have a key or neither has."""
+
+    source: Place
+    target: Place
+    expected_version: int | None = None
+
+
+class Changes(Struct, forbid_unknown_fields=True):
+    """What `update/where` changes of each memory."""
+
+    ttl: float | UnsetType | None = UNSET
+    expires_at: str | UnsetType | None = UNSET
+    metadata: dict[str, Raw] | None = None
+    add_tags: list[str] | None = None
+    remove_tags: list[str] | None = None
+
+
+class UpdateWhereRequest(Struct, forbid_unknown_fields=True):
+    """Changes of every memory that meets a filter."""
+
+    filter: dict[str, Any]
+    set: Changes
+    namespace: str | None = None
+    recursive: bool = True
+    dry_run: bool = False
+
+
+class DeleteWhereRequest(Struct, forbid_unknown_fields=True):
+    """Deletion of every memory that meets a filter."""
+
+    filter: dict[str, Any]
+    namespace: str | None = None
+    recursive: bool = True
+    dry_run: bool = False
+
+
+class SearchQuery(Struct, forbid_unknown_fields=True):
+    """A ranked search. `since` and `until` bound updated_at; `max_tokens` the answer (4 bytes count as one token)."""
+
+    query: str
+    namespace: str | None = None
+    recursive: bool = True
+    tags: list[str] | None = None
+    importance_min: int | None = None
+    session_id: str | None = None
+    project_id: str | None = None
+    since: str | None = None
+    until: str | None = None
+    filter: dict[str, Any] | None = None
+    limit: int = DEFAULT_LIMIT
+    cursor: str | None = None
+    max_tokens: int | None = None
+
+
+class ListQuery(Struct, forbid_unknown_fields=True):
+    """A listing. `prefix`: of the keys; `tags`: all of them."""
+
+    namespace: str | None = None
+    recursive: bool = True
+    prefix: str | None = None
+    tags: list[str] | None = None
+    order_by: str = "id"
+    limit: int = DEFAULT_LIMIT
+    cursor: str | None = None
+
+
+class ExactQuery(Struct, forbid_unknown_fields=True):
+    """A query by exact filter (see `model.query`). `select`: fields by name; `group_by`: counts by a field."""
+
+    filter: dict[str, Any] | None = None
+    namespace: str | None = None
+    recursive: bool = True
+    order_by: str = "id"
+    select: list[str] | None = None
+    limit: int = DEFAULT_LIMIT
+    cursor: str | None = None
+    count: bool = False
+    group_by: str | None = None
+
+
+class NamespaceRequest(Struct, forbid_unknown_fields=True):
+    """A namespace to create, with what it sets for itself and all below it."""
+
+    name: str
+    config: dict[str, Raw] | None = None
+
+
+class SessionRequest(Struct, forbid_unknown_fields=True):
+    """A session to create, or to continue under the same id. `ttl` slides with use."""
+
+    id: str | None = None
+    namespace: str = DEFAULT_NAMESPACE
+    cluster_id: str | None = None
+    project_id: str | None = None
+    ttl: float | None = None
+    metadata: dict[str, Raw] | None = None
+
+
+class Conditions(Struct, frozen=True):
+    """Preconditions of a write, as HTTP headers name them.
+
+    `version`: If-Match (None: not given, 0: any version will do as long as it exists). `create_only`: If-None-Match: *.
+    """
+
+    version: int | None = None
+    create_only: bool = False
+
+
+UNCONDITIONAL = Conditions()
+
+
+class Idempotent(Struct, frozen=True):
+    """An idempotency key and the fingerprint of the request that it stands for."""
+
+    key: str
+    fingerprint: bytes

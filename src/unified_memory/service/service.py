@@ -1,0 +1,57 @@
+"""Everything that can be done, in one hand."""
+
+from msgspec import Struct
+
+from unified_memory.model.clock import Clock
+from unified_memory.service.access import Accesses
+from unified_memory.service.drafting import Limits
+from unified_memory.service.guard import Guard
+from unified_memory.service.jobs import Jobs
+from unified_memory.service.memories import Memories
+from unified_memory.service.namespaces import Namespaces
+from unified_memory.service.sessions import Sessions
+from unified_memory.service.upkeep import Upkeep
+from unified_memory.storage.base import Storage
+
+
+class Service(Struct):
+    """What interfaces are given. `open` before use, `close` after."""
+
+    storage: Storage
+    clock: Clock
+    memories: Memories
+    namespaces: Namespaces
+    sessions: Sessions
+    jobs: Jobs
+    upkeep: Upkeep
+
+    async def open(self) -> None:
+        """Makes the storage ready. Raises StorageError and below."""
+        await self.storage.open()
+        await self.upkeep.flush()
+
+    async def close(self) -> None:
+        """Ends jobs, writes down what was gathered, closes the storage."""
+        await self.jobs.close()
+        try:
+            await self.upkeep.flush()
+        finally:
+            await self.storage.close()
+
+
+def assemble(
+    storage: Storage, clock: Clock, limits: Limits | None = None, *, read_only: bool = False, storage_limit: int = 0
+) -> Service:
+    """The service over a storage."""
+    limits = limits or Limits()
+    accesses = Accesses(storage)
+    guard = Guard(storage, read_only=read_only, limit=storage_limit)
+    return Service(
+        storage,
+        clock,
+        Memories(storage, clock, limits, accesses, guard),
+        Namespaces(storage, clock, guard, limits.namespaces),
+        Sessions(storage, clock, guard),
+        Jobs(storage, clock),
+        Upkeep(storage, clock, accesses, guard),
+    )

@@ -1,0 +1,169 @@
+"""Every option once: its name, type, default and help. The only reader of the environment.
+
+An option's variable is its mission name where it has one (`SQLITE_PATH`), else `UNIFIED_MEMORY_` and its name.
+An own table rather than a settings library, because the process that forwards MCP must answer within a fraction of a second.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from unified_memory.model.errors import InvalidInputError
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+_YES = {"1", "true", "yes", "on"}
+_NO = {"0", "false", "no", "off"}
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """What the service is told at its start. Sizes in bytes, times in seconds; 0 is unlimited where a limit can be."""
+
+    host: str = "127.0.0.1"
+    port: int = 3200
+    data_dir: Path
+    sqlite_path: Path | None = None
+    log_dir: Path | None = None
+    log_level: str = "INFO"
+    service_name: str = "unified-memory"
+    allow_anonymous: bool = False
+    read_only: bool = False
+    ttl_cleanup_interval: float = 300.0
+    access_flush_interval: float = 5.0
+    max_namespace_count: int = 1000
+    max_value_bytes: int = 16 * 1024**2
+    max_key_bytes: int = 4096
+    max_tags: int = 256
+    max_body_bytes: int = 32 * 1024**2
+    max_batch: int = 1000
+    storage_limit: int = 0
+    cpu_limit: float = 0.0
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file: SQLITE_PATH where it is given, else in the data directory."""
+        return self.sqlite_path or self.data_dir / "unified-memory.db"
+
+
+class Option(Struct, frozen=True):
+    """One option: `kind` is str, int, float, bool, size or path."""
+
+    name: str
+    variable: str
+    kind: str
+    help: str
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option(
+        "host",
+        "UNIFIED_MEMORY_HOST",
+        "str",
+        "Address to listen on. Any but a loopback address needs ALLOW_ANONYMOUS=true, until there are keys.",
+    ),
+    Option("port", "UNIFIED_MEMORY_PORT", "int", "Port to listen on."),
+    Option(
+        "data_dir",
+        "MCP_DATA_DIR",
+        "path",
+        "Directory of everything that is kept; by default unified-memory in the user's data directory.",
+    ),
+    Option("sqlite_path", "SQLITE_PATH", "path", "The database file itself; wins over the data directory."),
+    Option("log_dir", "MCP_LOG_DIR", "path", "Directory for rotated JSON logs; without it they go to standard error."),
+    Option("log_level", "UNIFIED_MEMORY_LOG_LEVEL", "str", "DEBUG, INFO, WARNING or ERROR."),
+    Option("service_name", "MCP_SERVICE", "str", "The name that the service announces."),
+    Option("allow_anonymous", "ALLOW_ANONYMOUS", "bool", "Serve without keys also on addresses that others can reach."),
+    Option("read_only", "UNIFIED_MEMORY_READ_ONLY", "bool", "Refuse every write but deletes."),
+    Option(
+        "ttl_cleanup_interval", "TTL_CLEANUP_INTERVAL", "float", "Seconds between two cleanups of what has expired."
+    ),
+    Option(
+        "access_flush_interval",
+        "UNIFIED_MEMORY_ACCESS_FLUSH_INTERVAL",
+        "float",
+        "Seconds between two bulk writes of access counts.",
+    ),
+    Option(
+        "max_namespace_count",
+        "MAX_NAMESPACE_COUNT",
+        "int",
+        "How many namespaces may be created explicitly; 0 is unlimited.",
+    ),
+    Option("max_value_bytes", "UNIFIED_MEMORY_MAX_VALUE_BYTES", "size", "Largest value."),
+    Option("max_key_bytes", "UNIFIED_MEMORY_MAX_KEY_BYTES", "size", "Longest key."),
+    Option("max_tags", "UNIFIED_MEMORY_MAX_TAGS", "int", "Most tags of one memory."),
+    Option("max_body_bytes", "UNIFIED_MEMORY_MAX_BODY_BYTES", "size", "Largest request body."),
+    Option("max_batch", "UNIFIED_MEMORY_MAX_BATCH", "int", "Most items of one batch."),
+    Option(
+        "storage_limit",
+        "STORAGE_LIMIT",
+        "size",
+        "Largest size of all our files; writes stop shortly before it. 0 is unlimited.",
+    ),
+    Option(
+        "cpu_limit",
+        "CPU_LIMIT",
+        "float",
+        "Processors to use; sets the number of reader threads. 0 takes what the machine has.",
+    ),
+)
+
+
+def load(environment: Mapping[str, str] | None = None, **given: Any) -> Settings:
+    """The settings: what is given (None: not given) wins over the environment, that over the defaults.
+
+    Raises InvalidInputError naming the variable that is wrong.
+    """
+    surroundings = os.environ if environment is None else environment
+    found: dict[str, Any] = {}
+    for option in OPTIONS:
+        if (value := given.pop(option.name, None)) is not None:
+            found[option.name] = value
+        elif (text := surroundings.get(option.variable, "").strip()) != "":
+            found[option.name] = read(option, text)
+    if given:
+        raise InvalidInputError(next(iter(given)), f"There is no option {next(iter(given))!r}")
+    # A place of the user's, the same whatever the working directory is.
+    home = Path(surroundings.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    settings = Settings(**{"data_dir": home / "unified-memory", **found})
+    if not 0 <= settings.port < 2**16:
+        raise InvalidInputError("port", "The port must be from 0 to 65535")
+    return settings
+
+
+def read(option: Option, text: str) -> Any:
+    """The value that a text means for an option. Raises InvalidInputError."""
+    try:
+        match option.kind:
+            case "bool":
+                return _bool(text)
+            case "size":
+                return _size(text)
+            case "path":
+                return Path(text).expanduser()
+            case kind:
+                return msgspec.convert(text, {"str": str, "int": int, "float": float}[kind], strict=False)
+    except (ValueError, msgspec.ValidationError):
+        raise InvalidInputError(
+            option.variable, f"{option.variable}={text!r} is no {option.kind}", hint=option.help
+        ) from None
+
+
+def _bool(text: str) -> bool:
+    if text.lower() in _YES:
+        return True
+    if text.lower() in _NO:
+        return False
+    raise ValueError
+
+
+def _size(text: str) -> int:
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise ValueError
+    return int(float(match[1]) * 1024 ** _POWERS[match[2].lower()])

@@ -1,0 +1,1 @@
+"""Where memories are kept: the contract in `base`, and what keeps it."""

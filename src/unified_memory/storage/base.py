@@ -1,0 +1,395 @@
+"""The storage contract: what every backend promises, method by method.
+
+Words used below. *Visible*: not expired at `now`, in a namespace that was not deleted; a memory is gone from the very
+instant `expires_at`. *Durable*: committed and synced; a kill at any instant afterwards loses nothing of it. *Unit*: the
+edits of one call; they are applied together or not at all, and no reader ever sees a part of them.
+
+For all methods: `now` is the caller's instant (microseconds). A write is durable when the call returns; when it raises, nothing
+of it was stored. All changes of all processes stand in one commit order (`Memory.seq`, strictly rising). Units that touch the
+same key are applied one after the other, each on the result of the one before. Every method may raise StorageBusyError (nothing
+was done, try again), StorageFullError, StorageCorruptError and StorageError; only what else it raises is named.
+
+Storage holds no policy: defaults, limits of size, and who may see what are the service's. It does apply the settings of
+a namespace that must be decided inside a transaction: inherited configuration is handed to `decide`, quotas are enforced.
+
+`tests/storage/contract.py` is this text as tests.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from unified_memory.model.job import Job, JobState
+from unified_memory.model.memory import Memory
+from unified_memory.model.namespace import Namespace, NamespaceConfig
+from unified_memory.model.query import Field, Page, Scalar, Selection
+from unified_memory.model.search import Hit, SearchRequest
+from unified_memory.model.session import Session, WithMemories
+
+
+class Draft(Struct):
+    """A memory to be written: what the caller decides, and what the index needs of it.
+
+    `text`: the value's words. `title_text`: key, tags, title and author as words. `content_hash`: 32 bytes.
+    """
+
+    value: bytes
+    attributes: bytes
+    tags: tuple[str, ...]
+    importance: int
+    session_id: str | None
+    project_id: str | None
+    expires_at: int | None
+    text: str
+    title_text: str
+    keywords: tuple[str, ...]
+    content_hash: bytes
+
+
+class Remove(Struct, frozen=True):
+    """The decision to delete the memory."""
+
+
+class Keep(Struct, frozen=True):
+    """The decision to change nothing."""
+
+
+REMOVE = Remove()
+KEEP = Keep()
+Decision = Draft | Remove | Keep
+Decide = Callable[[Memory | None, NamespaceConfig], Decision]
+
+
+class Edit(Struct):
+    """A change of one key. `decide` is given the visible memory (None: there is none) and the settings that hold in the
+    namespace; it is called inside the transaction, must be quick and pure (it may be called again), and may raise any
+    UnifiedMemoryError, which ends the whole unit. `whole`: it needs the value too, not only the head.
+    """
+
+    namespace: str
+    key: str
+    decide: Decide
+    whole: bool = False
+
+
+class Outcome(Struct):
+    """What came of one edit: `written` (the memory as it is now), `removed` (as it was), or neither (as it is).
+
+    `created`: there was no visible memory before.
+    """
+
+    memory: Memory | None
+    written: bool = False
+    removed: bool = False
+    created: bool = False
+
+
+class Idempotency(Struct):
+    """A request's idempotency key in its `scope` (namespace or principal); `fingerprint` is of the request.
+
+    `record` makes what is kept of the outcomes, for `keep` microseconds.
+    """
+
+    scope: str
+    key: str
+    fingerprint: bytes
+    record: Callable[[list[Outcome]], bytes]
+    keep: int
+
+
+class Replayed(Struct, frozen=True):
+    """The unit was applied before, by the same request; `record` is what was kept of it."""
+
+    record: bytes
+
+
+class Access(Struct):
+    """`count` accesses of the memory with that id, the last at `last`."""
+
+    id: int
+    count: int
+    last: int
+
+
+class Group(Struct):
+    """Memories that share a value of a field (None: those without it)."""
+
+    value: Any
+    count: int
+
+
+class NamespaceUse(Struct):
+    """How much lies in a namespace."""
+
+    name: str
+    memories: int
+    bytes: int
+
+
+class Stats(Struct):
+    """Totals over the visible memories of the scopes.
+
+    `bytes_raw`: of the values. `bytes_stored`: of the whole storage on disk, None where it cannot be told apart.
+    `expired`: memories that passed their time and await cleanup.
+    """
+
+    memories: int
+    bytes_raw: int
+    bytes_stored: int | None
+    expired: int
+    sessions: int
+    namespaces: list[NamespaceUse]
+    tiers: dict[str, int]
+    top_tags: list[tuple[str, int]]
+    oldest: int | None
+    newest: int | None
+    last_seq: int
+
+
+class Problem(Struct):
+    """Something that `check` found: where, what, and whether it was mended."""
+
+    where: str
+    detail: str
+    fixed: bool = False
+
+
+Progress = Callable[[int, int | None], None]
+
+
+class Storage(ABC):
+    """Everything that a backend must do."""
+
+    # ---- one's own life
+    @abstractmethod
+    async def open(self) -> None:
+        """Makes the storage ready: creates it where there is none, carries out schema steps.
+
+        Any number of processes may do so at once. Raises SchemaTooNewError, UnsuitableDirectoryError.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Ends what is under way and frees everything. May be called more than once."""
+
+    @abstractmethod
+    async def probe(self) -> None:
+        """Writes something durably and reads it back. Raises what stands in the way (StorageError and below)."""
+
+    @abstractmethod
+    async def size(self) -> int | None:
+        """Bytes of all our files, None where this backend has none of its own."""
+
+    # ---- memories
+    @abstractmethod
+    async def get(self, namespace: str, key: str, now: int) -> Memory | None:
+        """The visible memory of that key."""
+
+    @abstractmethod
+    async def get_many(self, refs: Sequence[tuple[str, str]], now: int) -> list[Memory | None]:
+        """The visible memories of these (namespace, key) pairs, in order, of one instant of the storage."""
+
+    @abstractmethod
+    async def get_by_id(self, ids: Sequence[int], now: int) -> list[Memory | None]:
+        """The visible memories of these ids, in order, of one instant of the storage."""
+
+    @abstractmethod
+    async def edit(
+        self, edits: Sequence[Edit], now: int, *, idempotency: Idempotency | None = None
+    ) -> list[Outcome] | Replayed:
+        """Applies a unit; the outcomes are in the order of the edits. Several edits of one key follow each other.
+
+        A Draft for a visible memory replaces it, keeps id, created_at and access data, and adds 1 to the version. Otherwise it
+        makes a new memory: a new id (rising, never used again), created_at = updated_at = now, version 1, or one more than the
+        last version that this key ever had in this namespace. The namespace is created where there is none (not
+        explicit). A Draft's session is created where there is none, reopened where it ended, and its ttl slides.
+
+        With `idempotency`: where that key was used in that scope, nothing is applied and Replayed is returned.
+        Raises what `decide` raises, QuotaExceededError (also over `max_*` of any ancestor), ReadOnlyError for a Draft
+        while read-only, IdempotencyMismatchError where the fingerprint differs.
+        """
+
+    @abstractmethod
+    async def move(
+        self, source: tuple[str, str], target: tuple[str, str], now: int, *, expected_version: int | None = None
+    ) -> Memory:
+        """Renames a key, also into another namespace; id, created_at, ttl and access data stay. The version grows by 1, or
+        is one more than the last that the target key ever had, where that is higher. Its session is created there too.
+
+        Raises MemoryNotFoundError, AlreadyExistsError where the target is visible, VersionConflictError,
+        QuotaExceededError, ReadOnlyError.
+        """
+
+    @abstractmethod
+    async def select(self, selection: Selection, now: int) -> Page[Memory]:
+        """The visible memories that are selected, in order. Paging by `after` shows each memory that was there all the
+        time and whose order value did not change exactly once, whatever is written meanwhile.
+        """
+
+    @abstractmethod
+    async def count(self, selection: Selection, now: int) -> int:
+        """How many visible memories are selected (order, limit and after aside)."""
+
+    @abstractmethod
+    async def group(self, selection: Selection, field: Field, now: int, limit: int) -> list[Group]:
+        """The selected memories counted by a field's value, most first, then by value; by tags each tag counts by itself.
+
+        Values of JSON: scalars as they are, everything else counts as None.
+        """
+
+    @abstractmethod
+    async def search(self, request: SearchRequest, now: int) -> list[Hit]:
+        """The visible memories that match, best first; ties by id, newest first. Where no word matches, those that hold the
+        query's literal text inside of words or unspaced scripts, whatever its case.
+        """
+
+    @abstractmethod
+    async def index_entry(self, memory: Memory) -> tuple[str, list[str]]:
+        """What is kept for searching a memory: (content_hash in hexadecimal, keywords). Raises MemoryNotFoundError."""
+
+    @abstractmethod
+    async def touch(self, accesses: Sequence[Access]) -> None:
+        """Adds accesses to the memories that are still there. Changes no version, no updated_at, no seq."""
+
+    @abstractmethod
+    async def expire(self, now: int, limit: int) -> list[tuple[str, int]]:
+        """Removes up to `limit` memories whose time has passed, of any namespace; (namespace, how many) of what went.
+
+        Each is a change in the commit order. Also drops what else has passed: idempotency keys, sessions that expired
+        and were to take nothing with them stay listed as expired until their last memory is gone.
+        """
+
+    # ---- namespaces
+    @abstractmethod
+    async def get_namespace(self, name: str, now: int) -> Namespace | None:
+        """The namespace with its settings and counts; one that only has others below it counts as not there."""
+
+    @abstractmethod
+    async def put_namespace(
+        self, name: str, config: NamespaceConfig, now: int, *, create: bool, limit: int = 0
+    ) -> Namespace:
+        """Creates a namespace explicitly, or sets the configuration of one that exists (then explicit too).
+
+        With `create` one that was explicitly created before raises AlreadyExistsError. Without it a missing one raises
+        NamespaceNotFoundError. `limit`: how many may be explicit, 0 is unlimited; QuotaExceededError beyond.
+        """
+
+    @abstractmethod
+    async def list_namespaces(
+        self, scopes: tuple[str, ...], now: int, *, depth: int | None, limit: int, after: str | None
+    ) -> Page[Namespace]:
+        """The namespaces in these subtrees by name; `Page.next` is (name, 0).
+
+        With `depth` those with more segments than that are folded into their ancestor of that depth, which is listed
+        (with its totals) also where it exists only through them.
+        """
+
+    @abstractmethod
+    async def delete_namespace(self, name: str, now: int, *, recursive: bool) -> list[int]:
+        """Makes a namespace (and with `recursive` all below it) disappear at once, with everything in it.
+
+        What it held is invisible when this returns; `purge` removes it for good. Returns tickets for `purge`. A namespace
+        of that name made afterwards is a new one, in which versions go on above every version of the old.
+        Raises NamespaceNotFoundError, and NamespaceNotEmptyError without `recursive` where anything is in it or below it.
+        """
+
+    @abstractmethod
+    async def purge(self, ticket: int, now: int, limit: int) -> int:
+        """Removes up to `limit` memories of a deleted namespace; how many went, 0 when nothing is left."""
+
+    @abstractmethod
+    async def dead_namespaces(self) -> list[int]:
+        """Tickets of deleted namespaces that still hold something: a purge that a kill has interrupted."""
+
+    @abstractmethod
+    async def rename_namespace(self, source: str, target: str, now: int) -> int:
+        """Renames a namespace with all below it; how many memories moved. Each moved memory's version grows by 1.
+
+        Raises NamespaceNotFoundError, AlreadyExistsError where the target or something below it exists,
+        InvalidInputError where one lies inside of the other, QuotaExceededError, ReadOnlyError.
+        """
+
+    # ---- sessions
+    @abstractmethod
+    async def get_session(self, namespace: str, session_id: str, now: int) -> Session | None:
+        """The session, whatever its state, with the number of its visible memories."""
+
+    @abstractmethod
+    async def put_session(self, session: Session) -> Session:
+        """Creates the session or replaces what it says of itself (created_at stays). Creates its namespace."""
+
+    @abstractmethod
+    async def touch_sessions(self, refs: Sequence[tuple[str, str]], now: int) -> None:
+        """Slides the ttl of active sessions."""
+
+    @abstractmethod
+    async def list_sessions(
+        self,
+        scopes: tuple[str, ...],
+        now: int,
+        *,
+        recursive: bool,
+        cluster_id: str | None,
+        active: bool | None,
+        limit: int,
+        after: tuple[Scalar, int] | None,
+    ) -> Page[Session]:
+        """Sessions by last use, newest first."""
+
+    @abstractmethod
+    async def end_session(
+        self, namespace: str, session_id: str, memories: WithMemories, now: int
+    ) -> tuple[Session, int]:
+        """Ends a session; with its memories as asked: kept, deleted, or expired at `now`. And how many were affected.
+
+        Raises SessionNotFoundError.
+        """
+
+    @abstractmethod
+    async def cluster_sessions(self, namespace: str, cluster_id: str) -> list[str]:
+        """Ids of the sessions of that namespace that share the cluster."""
+
+    # ---- jobs
+    @abstractmethod
+    async def put_job(self, job: Job) -> None:
+        """Creates or replaces a job's record."""
+
+    @abstractmethod
+    async def get_job(self, job_id: str) -> Job | None:
+        """The job of that id."""
+
+    @abstractmethod
+    async def list_jobs(
+        self, scopes: tuple[str, ...], *, state: JobState | None, limit: int, after: tuple[Scalar, int] | None
+    ) -> Page[Job]:
+        """Jobs of namespaces in these subtrees (those of no namespace for the scope `""` alone), newest first."""
+
+    # ---- the whole
+    @abstractmethod
+    async def stats(self, scopes: tuple[str, ...], now: int, *, top: int) -> Stats:
+        """Totals of these subtrees; `top`: how many namespaces and tags are named."""
+
+    @abstractmethod
+    async def read_only(self) -> str | None:
+        """Why writes are off for every process, None where they are on."""
+
+    @abstractmethod
+    async def set_read_only(self, reason: str | None) -> None:
+        """Switches writes off, in every process, or on again.
+
+        From the next unit on Drafts, `move`, `put_namespace`, `rename_namespace` and `put_session` raise ReadOnlyError;
+        whatever only removes still works.
+        """
+
+    @abstractmethod
+    async def lease(self, name: str, holder: str, now: int, until: int) -> bool:
+        """Takes or renews the named lease for `holder`; False where another holds it and it has not run out."""
+
+    @abstractmethod
+    async def check(self, *, fix: bool, progress: Progress | None = None) -> list[Problem]:
+        """Compares everything with everything: records, hashes, tags, counts, the full-text index term by term.
+
+        With `fix` what is derived is derived again; a damaged record is told, never dropped.
+        """

@@ -1,0 +1,767 @@
+"""The storage contract in plain dicts: no I/O, no cleverness, every read a look at everything."""
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from msgspec import MsgspecError, Struct, structs
+
+from unified_memory.model.clock import SECOND
+from unified_memory.model.errors import (
+    AlreadyExistsError,
+    IdempotencyMismatchError,
+    InvalidInputError,
+    MemoryNotFoundError,
+    NamespaceNotEmptyError,
+    NamespaceNotFoundError,
+    QuotaExceededError,
+    ReadOnlyError,
+    SessionNotFoundError,
+    UnifiedMemoryError,
+    VersionConflictError,
+)
+from unified_memory.model.job import Job, JobState
+from unified_memory.model.memory import Memory
+from unified_memory.model.namespace import Namespace, NamespaceConfig, ancestors, contains, inherit
+from unified_memory.model.query import (
+    MISSING,
+    Field,
+    Kind,
+    Order,
+    Page,
+    Scalar,
+    Selection,
+    matches,
+    order_value,
+    resolve,
+)
+from unified_memory.model.search import Description, Hit, SearchRequest
+from unified_memory.model.session import Session, WithMemories
+from unified_memory.storage.base import (
+    Access,
+    Draft,
+    Edit,
+    Group,
+    Idempotency,
+    NamespaceUse,
+    Outcome,
+    Problem,
+    Progress,
+    Remove,
+    Replayed,
+    Stats,
+    Storage,
+)
+from unified_memory.storage.inmemory.ranking import rank
+from unified_memory.storage.inmemory.record import Record, derive, make_record
+
+T = TypeVar("T")
+Ref = tuple[str, str]
+
+
+class _Space(Struct):
+    """What is kept of a namespace."""
+
+    config: NamespaceConfig
+    created_at: int
+    explicit: bool
+
+
+class _Kept(Struct):
+    """What is kept of a unit under its idempotency key."""
+
+    fingerprint: bytes
+    record: bytes
+    until: int
+
+
+class _Unit(Struct):
+    """Changes in preparation, of which nothing shows before `_apply`; a record of None is a removal."""
+
+    now: int
+    seq: int
+    last_id: int
+    records: dict[Ref, Record | None] = {}
+    versions: dict[Ref, int] = {}
+    # Sessions that are used, each with the project of the memory that names it.
+    sessions: list[tuple[Ref, str | None]] = []
+
+    def next_seq(self) -> int:
+        self.seq += 1
+        return self.seq
+
+    def next_id(self) -> int:
+        self.last_id += 1
+        return self.last_id
+
+
+class InMemoryStorage(Storage):
+    """Everything in the memory of one process, gone with it.
+
+    No method gives way to another task in its middle, so each is atomic by itself. Memories, sessions and
+    jobs are never changed in place but replaced, and are copied on their way out.
+    """
+
+    def __init__(self) -> None:
+        self._records: dict[Ref, Record] = {}
+        self._refs: dict[int, Ref] = {}
+        # The last version that each key ever had, and the highest of each namespace that has gone.
+        self._versions: dict[Ref, int] = {}
+        self._floors: dict[str, int] = {}
+        self._spaces: dict[str, _Space] = {}
+        self._dead: dict[int, list[Record]] = {}
+        self._sessions: dict[Ref, tuple[int, Session]] = {}
+        self._jobs: dict[str, tuple[int, Job]] = {}
+        self._leases: dict[str, tuple[str, int]] = {}
+        self._kept: dict[Ref, _Kept] = {}
+        self._read_only: str | None = None
+        self._seq = 0
+        self._last_id = 0
+        self._last_serial = 0
+
+    # ---- one's own life
+
+    async def open(self) -> None:
+        """Nothing is to be done."""
+
+    async def close(self) -> None:
+        """Nothing is to be done."""
+
+    async def probe(self) -> None:
+        """Nothing can stand in the way."""
+
+    async def size(self) -> int | None:
+        """None: there are no files."""
+        return None
+
+    # ---- memories: one by one
+
+    async def get(self, namespace: str, key: str, now: int) -> Memory | None:
+        """See `Storage.get`."""
+        return self._shown(self._records.get((namespace, key)), now)
+
+    async def get_many(self, refs: Sequence[Ref], now: int) -> list[Memory | None]:
+        """See `Storage.get_many`."""
+        return [self._shown(self._records.get(ref), now) for ref in refs]
+
+    async def get_by_id(self, ids: Sequence[int], now: int) -> list[Memory | None]:
+        """See `Storage.get_by_id`."""
+        held = (self._records[self._refs[one]] if one in self._refs else None for one in ids)
+        return [self._shown(record, now) for record in held]
+
+    async def edit(
+        self, edits: Sequence[Edit], now: int, *, idempotency: Idempotency | None = None
+    ) -> list[Outcome] | Replayed:
+        """See `Storage.edit`."""
+        if idempotency is not None:
+            kept = self._kept.get((idempotency.scope, idempotency.key))
+            if kept is not None and kept.until > now:
+                if kept.fingerprint != idempotency.fingerprint:
+                    raise IdempotencyMismatchError(idempotency.key)
+                return Replayed(kept.record)
+        unit = self._begin(now)
+        outcomes = [self._stage(unit, edit) for edit in edits]
+        record = idempotency.record(outcomes) if idempotency is not None else b""
+        self._commit(unit)
+        if idempotency is not None:
+            kept = _Kept(idempotency.fingerprint, record, now + idempotency.keep)
+            self._kept[idempotency.scope, idempotency.key] = kept
+        return outcomes
+
+    def _stage(self, unit: _Unit, edit: Edit) -> Outcome:
+        ref = (edit.namespace, edit.key)
+        old = self._staged(unit, ref)
+        shown = self._shown(old, unit.now)
+        if shown is not None and not edit.whole:
+            shown.value = b""
+        decision = edit.decide(copy.copy(shown), self._effective(edit.namespace))
+        if isinstance(decision, Draft):
+            self._refuse_when_read_only()
+            memory = self._memory_of(decision, unit, ref, old if shown is not None else None)
+            about = Description(decision.text, decision.title_text, decision.keywords, decision.content_hash)
+            unit.records[ref] = make_record(memory, about)
+            unit.versions[ref] = memory.version
+            if decision.session_id is not None:
+                unit.sessions.append(((edit.namespace, decision.session_id), decision.project_id))
+            return Outcome(copy.copy(memory), written=True, created=shown is None)
+        if isinstance(decision, Remove) and shown is not None:
+            unit.records[ref] = None
+            unit.next_seq()
+            return Outcome(shown, removed=True)
+        return Outcome(shown)
+
+    def _memory_of(self, draft: Draft, unit: _Unit, ref: Ref, old: Record | None) -> Memory:
+        before = None if old is None else old.memory
+        return Memory(
+            id=unit.next_id() if before is None else before.id,
+            namespace=ref[0],
+            key=ref[1],
+            value=draft.value,
+            attributes=draft.attributes,
+            importance=draft.importance,
+            session_id=draft.session_id,
+            project_id=draft.project_id,
+            created_at=unit.now if before is None else before.created_at,
+            updated_at=unit.now,
+            expires_at=draft.expires_at,
+            access_count=0 if before is None else before.access_count,
+            last_accessed=None if before is None else before.last_accessed,
+            version=self._last_version(unit, ref) + 1,
+            seq=unit.next_seq(),
+        )
+
+    async def move(self, source: Ref, target: Ref, now: int, *, expected_version: int | None = None) -> Memory:
+        """See `Storage.move`."""
+        self._refuse_when_read_only()
+        unit = self._begin(now)
+        record = self._records.get(source)
+        if record is None or not record.memory.visible(now):
+            raise MemoryNotFoundError(*source)
+        if expected_version is not None and expected_version != record.memory.version:
+            raise VersionConflictError(*source, expected_version, record.memory.version)
+        if self._shown(self._records.get(target), now) is not None:
+            raise AlreadyExistsError("There is a memory of that key", namespace=target[0], key=target[1])
+        moved = self._stage_move(unit, record, target)
+        self._commit(unit)
+        if moved.session_id is not None:
+            self._make_session((target[0], moved.session_id), moved.project_id, now)
+        return copy.copy(moved)
+
+    def _stage_move(self, unit: _Unit, record: Record, target: Ref) -> Memory:
+        """The version rises above those that either key has had."""
+        old = record.memory
+        memory = structs.replace(
+            old,
+            namespace=target[0],
+            key=target[1],
+            version=max(old.version, self._last_version(unit, target)) + 1,
+            updated_at=unit.now,
+            seq=unit.next_seq(),
+        )
+        unit.records[old.namespace, old.key] = None
+        unit.records[target] = derive(memory)
+        unit.versions[target] = memory.version
+        return memory
+
+    async def touch(self, accesses: Sequence[Access]) -> None:
+        """See `Storage.touch`."""
+        for access in accesses:
+            ref = self._refs.get(access.id)
+            if ref is not None:
+                record = self._records[ref]
+                memory = structs.replace(
+                    record.memory,
+                    access_count=record.memory.access_count + access.count,
+                    last_accessed=max(record.memory.last_accessed or access.last, access.last),
+                )
+                self._records[ref] = structs.replace(record, memory=memory)
+
+    async def expire(self, now: int, limit: int) -> list[tuple[str, int]]:
+        """See `Storage.expire`."""
+        unit = self._begin(now)
+        passed = [ref for ref, record in self._records.items() if not record.memory.visible(now)]
+        for ref in passed[:limit]:
+            unit.records[ref] = None
+            unit.next_seq()
+        self._commit(unit)
+        self._kept = {key: kept for key, kept in self._kept.items() if kept.until > now}
+        for ref, (_, session) in list(self._sessions.items()):
+            passed_by = session.expires_at is not None and session.expires_at <= now
+            if passed_by and not any(self._memories_of(session)):
+                del self._sessions[ref]
+        return sorted(Counter(namespace for namespace, _ in passed[:limit]).items())
+
+    # ---- memories: many at once
+
+    async def select(self, selection: Selection, now: int) -> Page[Memory]:
+        """See `Storage.select`."""
+        order = selection.order
+        placed = [(order_value(order, memory), memory.id, memory) for memory in self._selected(selection, now)]
+        if selection.after is not None:
+            value, last = selection.after
+            placed = [one for one in placed if _is_after(order, (one[0], one[1]), (value, last))]
+        present = [one for one in placed if one[0] is not None]
+        absent = [one for one in placed if one[0] is None]
+        present.sort(key=lambda one: (_rank(one[0]), one[1]), reverse=order.descending)
+        absent.sort(key=lambda one: one[1], reverse=order.descending)
+        page = _page([*present, *absent], selection.limit, lambda one: (one[0], one[1]))
+        return Page([copy.copy(memory) for _, _, memory in page.items], page.next)
+
+    async def count(self, selection: Selection, now: int) -> int:
+        """See `Storage.count`."""
+        return len(self._selected(selection, now))
+
+    async def group(self, selection: Selection, field: Field, now: int, limit: int) -> list[Group]:
+        """See `Storage.group`. A content hash is told in hexadecimal."""
+        # true and 1 are equal in Python and two values in JSON.
+        counts = Counter(
+            (isinstance(value, bool), value)
+            for memory in self._selected(selection, now)
+            for value in _grouped(field, memory)
+        )
+        rows = [(-count, value is None, _rank(value), is_bool) for (is_bool, value), count in counts.items()]
+        groups = [Group(value, count) for (_, value), count in counts.items()]
+        return [group for _, group in sorted(zip(rows, groups, strict=True), key=lambda pair: pair[0])][:limit]
+
+    async def search(self, request: SearchRequest, now: int) -> list[Hit]:
+        """See `Storage.search`."""
+        selection = Selection(request.scopes, request.recursive, request.where)
+        chosen = [self._records[memory.namespace, memory.key] for memory in self._selected(selection, now)]
+        hits = rank(request.terms, chosen)[request.offset : request.offset + request.limit]
+        return [structs.replace(hit, memory=copy.copy(hit.memory)) for hit in hits]
+
+    async def index_entry(self, memory: Memory) -> tuple[str, list[str]]:
+        """See `Storage.index_entry`. Raises MemoryNotFoundError where the memory is gone."""
+        ref = self._refs.get(memory.id)
+        if ref is None:
+            raise MemoryNotFoundError(memory.namespace, memory.key)
+        record = self._records[ref]
+        return record.about.content_hash.hex(), list(record.about.keywords)
+
+    # ---- namespaces
+
+    async def get_namespace(self, name: str, now: int) -> Namespace | None:
+        """See `Storage.get_namespace`."""
+        return self._namespace(name, now) if name in self._spaces else None
+
+    async def put_namespace(
+        self, name: str, config: NamespaceConfig, now: int, *, create: bool, limit: int = 0
+    ) -> Namespace:
+        """See `Storage.put_namespace`."""
+        self._refuse_when_read_only()
+        space = self._spaces.get(name)
+        if space is None and not create:
+            raise NamespaceNotFoundError(name)
+        if space is not None and space.explicit and create:
+            raise AlreadyExistsError("The namespace exists already", namespace=name)
+        is_new = space is None or not space.explicit
+        if limit and is_new and sum(one.explicit for one in self._spaces.values()) >= limit:
+            raise QuotaExceededError("", "max_namespace_count", limit)
+        self._spaces[name] = _Space(config, now if space is None else space.created_at, explicit=True)
+        return self._namespace(name, now)
+
+    async def list_namespaces(
+        self, scopes: tuple[str, ...], now: int, *, depth: int | None, limit: int, after: str | None
+    ) -> Page[Namespace]:
+        """See `Storage.list_namespaces`. Nothing is folded into a namespace outside of the scopes."""
+        names = set()
+        for name in self._spaces:
+            line = [one for one in ancestors(name) if _within(scopes, one)]
+            if line:
+                folded = (one for one in line if depth is None or one.count("/") < depth)
+                names.add(next(folded, line[-1]))
+        rows = sorted(name for name in names if after is None or name > after)
+        page = _page(rows, limit, lambda name: (name, 0))
+        return Page([self._namespace(name, now) for name in page.items], page.next)
+
+    async def delete_namespace(self, name: str, now: int, *, recursive: bool) -> list[int]:
+        """See `Storage.delete_namespace`. One that only has others below it can be deleted with them."""
+        doomed = [one for one in self._spaces if contains(name, one)]
+        if not doomed:
+            raise NamespaceNotFoundError(name)
+        namespace = self._namespace(name, now)
+        if not recursive and (namespace.total_memories or namespace.namespaces):
+            raise NamespaceNotEmptyError(name, namespace.total_memories, namespace.namespaces)
+        tickets = []
+        for one in doomed:
+            refs = [ref for ref in self._records if ref[0] == one]
+            dead = [self._records.pop(ref) for ref in refs]
+            for record in dead:
+                del self._refs[record.memory.id]
+            self._leave(one)
+            del self._spaces[one]
+            for session in [ref for ref in self._sessions if ref[0] == one]:
+                del self._sessions[session]
+            self._seq += 1
+            tickets.append(self._seq)
+            self._dead[tickets[-1]] = dead
+        return tickets
+
+    async def purge(self, ticket: int, now: int, limit: int) -> int:  # noqa: ARG002 - nothing here is dated
+        """See `Storage.purge`."""
+        held = self._dead.get(ticket, [])
+        gone = held[:limit]
+        self._dead[ticket] = held[limit:]
+        if not self._dead[ticket]:
+            del self._dead[ticket]
+        self._seq += len(gone)
+        return len(gone)
+
+    async def dead_namespaces(self) -> list[int]:
+        """See `Storage.dead_namespaces`."""
+        return [ticket for ticket, held in self._dead.items() if held]
+
+    async def rename_namespace(self, source: str, target: str, now: int) -> int:
+        """See `Storage.rename_namespace`. One that only has others below it can be renamed with them."""
+        self._refuse_when_read_only()
+        if contains(source, target) or contains(target, source):
+            raise InvalidInputError("target", "A namespace cannot be renamed into or around itself")
+        moving = [name for name in self._spaces if contains(source, name)]
+        if not moving:
+            raise NamespaceNotFoundError(source)
+        if any(contains(target, name) for name in self._spaces):
+            raise AlreadyExistsError("The namespace exists already", namespace=target)
+        unit = self._begin(now)
+        names = {name: target + name[len(source) :] for name in moving}
+        moved = [record for ref, record in self._records.items() if ref[0] in names]
+        for record in moved:
+            self._stage_move(unit, record, (names[record.memory.namespace], record.memory.key))
+        # A quota of a renamed namespace goes with it: what it bounds stays the same.
+        self._check_quotas(unit)
+        for old, new in names.items():
+            self._spaces[new] = self._spaces.pop(old)
+            for ref in [ref for ref in self._sessions if ref[0] == old]:
+                serial, session = self._sessions.pop(ref)
+                self._sessions[new, ref[1]] = (serial, structs.replace(session, namespace=new))
+        self._apply(unit)
+        for old in names:
+            self._leave(old)
+        return sum(1 for record in moved if record.memory.visible(now))
+
+    def _leave(self, name: str) -> None:
+        """Remembers of a namespace that goes only how far its versions went."""
+        refs = [ref for ref in self._versions if ref[0] == name]
+        self._floors[name] = max([self._floors.get(name, 0), *(self._versions.pop(ref) for ref in refs)])
+
+    # ---- sessions
+
+    async def get_session(self, namespace: str, session_id: str, now: int) -> Session | None:
+        """See `Storage.get_session`."""
+        kept = self._sessions.get((namespace, session_id))
+        return None if kept is None else self._counted(kept[1], now)
+
+    async def put_session(self, session: Session) -> Session:
+        """See `Storage.put_session`."""
+        self._refuse_when_read_only()
+        ref = (session.namespace, session.id)
+        serial, before = self._sessions.get(ref, (self._next_serial(), session))
+        self._sessions[ref] = (serial, structs.replace(session, created_at=before.created_at))
+        self._make_space(session.namespace, session.created_at)
+        return self._counted(self._sessions[ref][1], session.last_used)
+
+    async def touch_sessions(self, refs: Sequence[Ref], now: int) -> None:
+        """See `Storage.touch_sessions`."""
+        for ref in refs:
+            if ref in self._sessions and self._sessions[ref][1].active(now):
+                self._use_session(ref, now)
+
+    async def list_sessions(
+        self,
+        scopes: tuple[str, ...],
+        now: int,
+        *,
+        recursive: bool,
+        cluster_id: str | None,
+        active: bool | None,
+        limit: int,
+        after: tuple[Scalar, int] | None,
+    ) -> Page[Session]:
+        """See `Storage.list_sessions`."""
+        chosen = [
+            (serial, session)
+            for serial, session in self._sessions.values()
+            if _within(scopes, session.namespace, recursive=recursive)
+            and cluster_id in {None, session.cluster_id}
+            and active in {None, session.active(now)}
+        ]
+        page = _newest([(session.last_used, serial, session) for serial, session in chosen], limit, after)
+        return Page([self._counted(session, now) for session in page.items], page.next)
+
+    async def end_session(
+        self, namespace: str, session_id: str, memories: WithMemories, now: int
+    ) -> tuple[Session, int]:
+        """See `Storage.end_session`. Of memories that are kept none is affected."""
+        ref = (namespace, session_id)
+        if ref not in self._sessions:
+            raise SessionNotFoundError(namespace, session_id)
+        serial, session = self._sessions[ref]
+        unit = self._begin(now)
+        visible = [record for record in self._memories_of(session) if record.memory.visible(now)]
+        affected = [] if memories is WithMemories.KEEP else visible
+        for record in affected:
+            memory = record.memory
+            place = (memory.namespace, memory.key)
+            seq = unit.next_seq()
+            if memories is WithMemories.DELETE:
+                unit.records[place] = None
+            else:
+                version = memory.version + 1
+                expired = structs.replace(memory, expires_at=now, updated_at=now, version=version, seq=seq)
+                unit.records[place] = structs.replace(record, memory=expired)
+                unit.versions[place] = version
+        self._apply(unit)
+        ended_at = now if session.ended_at is None else session.ended_at
+        self._sessions[ref] = (serial, structs.replace(session, ended_at=ended_at))
+        return self._counted(self._sessions[ref][1], now), len(affected)
+
+    async def cluster_sessions(self, namespace: str, cluster_id: str) -> list[str]:
+        """See `Storage.cluster_sessions`."""
+        sessions = (session for _, session in self._sessions.values())
+        return [one.id for one in sessions if (one.namespace, one.cluster_id) == (namespace, cluster_id)]
+
+    def _make_session(self, ref: Ref, project_id: str | None, now: int) -> None:
+        if ref not in self._sessions:
+            namespace, session_id = ref
+            new = Session(session_id, namespace, None, project_id, None, b"{}", now, now, None)
+            self._sessions[ref] = (self._next_serial(), new)
+
+    def _use_session(self, ref: Ref, now: int) -> None:
+        serial, session = self._sessions[ref]
+        expires_at = session.expires_at if session.ttl is None else now + round(session.ttl * SECOND)
+        used = structs.replace(session, last_used=now, expires_at=expires_at, ended_at=None)
+        self._sessions[ref] = (serial, used)
+
+    def _memories_of(self, session: Session) -> Iterable[Record]:
+        whose = (session.namespace, session.id)
+        return (r for r in self._records.values() if (r.memory.namespace, r.memory.session_id) == whose)
+
+    def _counted(self, session: Session, now: int) -> Session:
+        held = [r for r in self._memories_of(session) if r.memory.visible(now)]
+        return structs.replace(session, memories=len(held))
+
+    # ---- jobs
+
+    async def put_job(self, job: Job) -> None:
+        """See `Storage.put_job`."""
+        serial, _ = self._jobs.get(job.id) or (self._next_serial(), job)
+        self._jobs[job.id] = (serial, copy.copy(job))
+
+    async def get_job(self, job_id: str) -> Job | None:
+        """See `Storage.get_job`."""
+        return copy.copy(self._jobs[job_id][1]) if job_id in self._jobs else None
+
+    async def list_jobs(
+        self, scopes: tuple[str, ...], *, state: JobState | None, limit: int, after: tuple[Scalar, int] | None
+    ) -> Page[Job]:
+        """See `Storage.list_jobs`."""
+        chosen = [
+            (job.created_at, serial, job)
+            for serial, job in self._jobs.values()
+            if _within(scopes, job.namespace) and state in {None, job.state}
+        ]
+        page = _newest(chosen, limit, after)
+        return Page([copy.copy(job) for job in page.items], page.next)
+
+    # ---- the whole
+
+    async def stats(self, scopes: tuple[str, ...], now: int, *, top: int) -> Stats:
+        """See `Storage.stats`. `oldest` and `newest` are times of creation; fullest namespaces first."""
+        stored = [r.memory for r in self._records.values() if _within(scopes, r.memory.namespace)]
+        visible = [memory for memory in stored if memory.visible(now)]
+        spaces = [self._namespace(name, now) for name in self._spaces if _within(scopes, name)]
+        spaces.sort(key=lambda space: (-space.memories, space.name))
+        tags = Counter(tag for memory in visible for tag in set(memory.tags))
+        return Stats(
+            memories=len(visible),
+            bytes_raw=sum(len(memory.value) for memory in visible),
+            bytes_stored=None,
+            expired=len(stored) - len(visible),
+            sessions=sum(1 for namespace, _ in self._sessions if _within(scopes, namespace)),
+            namespaces=[NamespaceUse(space.name, space.memories, space.bytes) for space in spaces[:top]],
+            tiers=dict(Counter(memory.tier for memory in visible)),
+            top_tags=sorted(tags.items(), key=lambda pair: (-pair[1], pair[0]))[:top],
+            oldest=min((memory.created_at for memory in visible), default=None),
+            newest=max((memory.created_at for memory in visible), default=None),
+            last_seq=self._seq,
+        )
+
+    async def read_only(self) -> str | None:
+        """See `Storage.read_only`."""
+        return self._read_only
+
+    async def set_read_only(self, reason: str | None) -> None:
+        """See `Storage.set_read_only`."""
+        self._read_only = reason
+
+    async def lease(self, name: str, holder: str, now: int, until: int) -> bool:
+        """See `Storage.lease`."""
+        held_by, held_until = self._leases.get(name, (holder, until))
+        if held_by != holder and held_until > now:
+            return False
+        self._leases[name] = (holder, until)
+        return True
+
+    async def check(self, *, fix: bool, progress: Progress | None = None) -> list[Problem]:
+        """See `Storage.check`."""
+        problems = []
+        refs = {record.memory.id: ref for ref, record in self._records.items()}
+        if refs != self._refs:
+            problems.append(Problem("ids", "The ids do not lead to the memories that have them", fixed=fix))
+            self._refs = refs if fix else self._refs
+        for done, (ref, record) in enumerate(list(self._records.items()), start=1):
+            problems.extend(self._check_record(ref, record, fix=fix))
+            if progress is not None:
+                progress(done, len(self._records))
+        return problems
+
+    def _check_record(self, ref: Ref, record: Record, *, fix: bool) -> Iterable[Problem]:
+        memory = record.memory
+        where = "/".join(ref)
+        if (memory.namespace, memory.key) != ref:
+            yield Problem(where, f"The record is damaged: it is that of {memory.namespace}/{memory.key}")
+        if memory.namespace not in self._spaces:
+            if fix:
+                self._make_space(memory.namespace, memory.created_at)
+            yield Problem(where, "Its namespace is not there", fixed=fix)
+        if self._versions.get(ref, 0) < memory.version:
+            if fix:
+                self._versions[ref] = memory.version
+            yield Problem(where, "The last version of the key is below the memory's", fixed=fix)
+        try:
+            derived = derive(memory)
+        except (UnifiedMemoryError, MsgspecError) as error:
+            yield Problem(where, f"The record is damaged: {error}")
+            return
+        if record != derived:
+            if fix:
+                self._records[ref] = derived
+            yield Problem(where, "What is kept for searching it does not come from it", fixed=fix)
+
+    # ---- what all of them use
+
+    def _shown(self, record: Record | None, now: int) -> Memory | None:
+        return copy.copy(record.memory) if record is not None and record.memory.visible(now) else None
+
+    def _selected(self, selection: Selection, now: int) -> list[Memory]:
+        return [
+            record.memory
+            for record in self._records.values()
+            if record.memory.visible(now)
+            and _within(selection.scopes, record.memory.namespace, recursive=selection.recursive)
+            and (selection.where is None or matches(selection.where, record.memory))
+        ]
+
+    def _begin(self, now: int) -> _Unit:
+        return _Unit(now, self._seq, self._last_id)
+
+    def _staged(self, unit: _Unit, ref: Ref) -> Record | None:
+        return unit.records[ref] if ref in unit.records else self._records.get(ref)
+
+    def _last_version(self, unit: _Unit, ref: Ref) -> int:
+        return unit.versions.get(ref) or self._versions.get(ref) or self._floors.get(ref[0], 0)
+
+    def _commit(self, unit: _Unit) -> None:
+        self._check_quotas(unit)
+        self._apply(unit)
+
+    def _apply(self, unit: _Unit) -> None:
+        """Makes the unit's changes; nothing in here can fail. Removals first: a moved memory keeps its id."""
+        for ref in unit.records:
+            if ref in self._records:
+                del self._refs[self._records.pop(ref).memory.id]
+        for ref, record in unit.records.items():
+            if record is not None:
+                self._records[ref] = record
+                self._refs[record.memory.id] = ref
+        self._versions |= unit.versions
+        for namespace, _ in unit.versions:
+            self._make_space(namespace, unit.now)
+        for ref, project_id in unit.sessions:
+            self._make_session(ref, project_id, unit.now)
+            self._use_session(ref, unit.now)
+        self._seq = unit.seq
+        self._last_id = unit.last_id
+
+    def _check_quotas(self, unit: _Unit) -> None:
+        """Raises where the unit makes a subtree grow beyond a quota."""
+        for name in dict.fromkeys(one for namespace, _ in unit.versions for one in ancestors(namespace)):
+            config = self._config(name)
+            if not isinstance(config.max_memories, int) and not isinstance(config.max_bytes, int):
+                continue
+            memories, size = self._use(self._records | unit.records, name, unit.now)
+            memories_before, size_before = self._use(self._records, name, unit.now)
+            if isinstance(config.max_memories, int) and memories > max(config.max_memories, memories_before):
+                raise QuotaExceededError(name, "max_memories", config.max_memories)
+            if isinstance(config.max_bytes, int) and size > max(config.max_bytes, size_before):
+                raise QuotaExceededError(name, "max_bytes", config.max_bytes)
+
+    @staticmethod
+    def _use(records: "dict[Ref, Record] | dict[Ref, Record | None]", name: str, now: int) -> tuple[int, int]:
+        """How many visible memories, and how many bytes of values, lie in the subtree."""
+        sizes = [
+            len(record.memory.value)
+            for (namespace, _), record in records.items()
+            if record is not None and record.memory.visible(now) and contains(name, namespace)
+        ]
+        return len(sizes), sum(sizes)
+
+    def _refuse_when_read_only(self) -> None:
+        if self._read_only is not None:
+            raise ReadOnlyError(self._read_only)
+
+    def _make_space(self, name: str, now: int) -> None:
+        self._spaces.setdefault(name, _Space(NamespaceConfig(), now, explicit=False))
+
+    def _effective(self, name: str) -> NamespaceConfig:
+        return inherit([self._config(one) for one in ancestors(name)])
+
+    def _config(self, name: str) -> NamespaceConfig:
+        return self._spaces[name].config if name in self._spaces else NamespaceConfig()
+
+    def _namespace(self, name: str, now: int) -> Namespace:
+        """The namespace, also where it exists only through others below it."""
+        below = [space for one, space in self._spaces.items() if one != name and contains(name, one)]
+        space = self._spaces.get(name)
+        if space is None:
+            space = _Space(NamespaceConfig(), min(one.created_at for one in below), explicit=False)
+        own = {ref: record for ref, record in self._records.items() if ref[0] == name}
+        memories, size = self._use(own, name, now)
+        total_memories, total_bytes = self._use(self._records, name, now)
+        return Namespace(
+            name,
+            space.config,
+            self._effective(name),
+            space.created_at,
+            space.explicit,
+            memories=memories,
+            bytes=size,
+            total_memories=total_memories,
+            total_bytes=total_bytes,
+            namespaces=len(below),
+        )
+
+    def _next_serial(self) -> int:
+        self._last_serial += 1
+        return self._last_serial
+
+
+def _within(scopes: tuple[str, ...], namespace: str, *, recursive: bool = True) -> bool:
+    return any(contains(scope, namespace) if recursive else scope == namespace for scope in scopes)
+
+
+def _rank(value: Scalar) -> tuple[int, Scalar]:
+    """Numbers before texts."""
+    return (1, value) if isinstance(value, str) else (0, 0 if value is None else value)
+
+
+def _is_after(order: Order, mine: tuple[Scalar, int], last: tuple[Scalar, int]) -> bool:
+    """Whether a place in the order comes behind another: nulls are last in both directions."""
+    if (mine[0] is None) != (last[0] is None):
+        return mine[0] is None
+    here, there = (_rank(mine[0]), mine[1]), (_rank(last[0]), last[1])
+    return here < there if order.descending else here > there
+
+
+def _page(items: list[T], limit: int | None, place: Callable[[T], tuple[Scalar, int]]) -> Page[T]:
+    if limit is None or len(items) <= limit:
+        return Page(items)
+    return Page(items[:limit], place(items[limit - 1]))
+
+
+def _newest(placed: list[tuple[int, int, T]], limit: int, after: tuple[Scalar, int] | None) -> Page[T]:
+    """By the first two, falling; `after` is those of the last one shown."""
+    rows = [one for one in placed if after is None or one[:2] < after]
+    rows.sort(key=lambda one: one[:2], reverse=True)
+    page = _page(rows, limit, lambda one: (one[0], one[1]))
+    return Page([row[2] for row in page.items], page.next)
+
+
+def _grouped(field: Field, memory: Memory) -> list[Scalar]:
+    """What the memory is counted under."""
+    held = resolve(field, memory)
+    if field.kind is Kind.TAGS:
+        return list(dict.fromkeys(held)) or [None]
+    if isinstance(held, bytes):
+        return [held.hex()]
+    return [None if held is MISSING or isinstance(held, dict | list) else held]

@@ -1,0 +1,242 @@
+"""Compares everything that is stored with everything that should be, and derives again what is derived."""
+
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from typing import Any, Protocol, TypeVar
+from zlib import crc32
+
+import apsw
+
+from unified_memory.model.errors import UnifiedMemoryError
+from unified_memory.model.search import describe
+from unified_memory.storage.base import Problem, Progress
+from unified_memory.storage.sqlite.connection import Database, Tokenizer
+from unified_memory.storage.sqlite.rows import RECORD, memory_of
+from unified_memory.storage.sqlite.transaction import Transaction, indexed, keywords_text, scope_tokens
+
+T = TypeVar("T")
+CHUNK = 200
+PROGRESS_EVERY = 500
+# FTS5 cuts longer terms off (FTS5_MAX_TOKEN_SIZE).
+MAX_TERM_BYTES = 32_768
+
+
+class Read(Protocol):
+    """Runs a longer read."""
+
+    def __call__(self, work: Callable[[Database], T], /) -> Awaitable[T]: ...
+
+
+class Write(Protocol):
+    """Runs work in a transaction of the writer."""
+
+    def do(self, work: Callable[[Transaction], T]) -> Awaitable[T]: ...
+
+
+class _Found:
+    """What is wrong, and which memories are to be derived again."""
+
+    def __init__(self) -> None:
+        self.problems: list[tuple[Problem, bool]] = []
+        self.again: set[int] = set()
+        self.orphans: list[tuple[str, int]] = []
+        self.counts = False
+        self.sessions = False
+
+    def say(self, where: str, detail: str, *, derived: bool) -> None:
+        """`derived`: what is wrong can be derived again."""
+        self.problems.append((Problem(where, detail), derived))
+
+    def say_of(self, number: int, where: str, detail: str) -> None:
+        """What is derived of that memory is wrong."""
+        self.say(where, detail, derived=True)
+        self.again.add(number)
+
+
+async def check_all(read: Read, write: Write, *, fix: bool, progress: Progress | None) -> list[Problem]:
+    """See `Storage.check`."""
+    found = await read(lambda connection: _look(connection, progress))
+    if fix:
+        await _mend(write, found)
+    return [problem for problem, _ in found.problems]
+
+
+def _look(connection: Database, progress: Progress | None) -> _Found:
+    found = _Found()
+    for (line,) in connection.execute("PRAGMA quick_check"):
+        if line != "ok":
+            found.say("database", line, derived=False)
+    total = connection.execute("SELECT count(*) FROM memories").get
+    actual = _index_sums(connection, found)
+    tags = _tag_sums(connection)
+    tokenizer = connection.fts5_tokenizer("porter", ["unicode61", "remove_diacritics", "2"])
+    done = 0
+    for row in connection.execute(
+        f"""SELECT {RECORD}, m.namespace_id, n.deleted_name, s.keywords, s.content_hash,
+              (SELECT 1 FROM sessions x WHERE x.namespace_id = m.namespace_id AND x.id = m.session_id)
+            FROM memories m LEFT JOIN namespaces n ON n.id = m.namespace_id LEFT JOIN search_index s ON s.memory_id = m.id
+            ORDER BY m.id"""  # noqa: S608 - fixed columns
+    ):
+        _check_memory(row, actual.pop(row[0], None), tags.pop(row[0], 0), tokenizer, found)
+        done += 1
+        if progress is not None and done % PROGRESS_EVERY == 0:
+            progress(done, total)
+    for number in actual:
+        found.say(
+            f"index of memory {number}", "The full-text index has words of a memory that is not there", derived=True
+        )
+        found.orphans.append(("DELETE FROM memory_text WHERE rowid = ?", number))
+    _check_orphans(connection, found)
+    _check_counts(connection, found)
+    if progress is not None:
+        progress(done, total)
+    return found
+
+
+def _check_memory(
+    row: tuple[Any, ...], index_sum: int | None, tag_sum: int, tokenizer: Tokenizer, found: _Found
+) -> None:
+    number, name, deleted, keywords, digest, session = row[0], row[1], row[16], row[17], row[18], row[19]
+    where = f"memory {number} ({name or deleted}: {row[2]})"
+    if name is None and deleted is None:
+        found.say(where, f"Its namespace {row[15]} is not there", derived=False)
+        return
+    memory = memory_of(row)
+    try:
+        told = describe(memory.key, memory.attributes, memory.parsed())
+        own_tags = memory.tags
+    except (UnifiedMemoryError, ValueError) as error:
+        found.say(where, f"The record is damaged: {error}", derived=False)
+        return
+    if digest != told.content_hash:
+        found.say_of(number, where, "The value does not have the hash that is kept of it")
+    elif keywords != keywords_text(told.keywords):
+        found.say_of(number, where, "Its keywords are not those of the record")
+    if tag_sum != sum(map(_tag_sum, set(own_tags))):
+        found.say_of(number, where, "The tags beside it are not those of the record")
+    # A deleted namespace keeps the tokens of its former name until it is purged.
+    columns = (indexed(told.text), indexed(told.title_text), scope_tokens(name or deleted))
+    if index_sum != _sum(_terms(tokenizer, columns)):
+        found.say_of(number, where, "The full-text index does not have the record's words")
+    if memory.session_id is not None and session is None:
+        found.say(where, f"Its session {memory.session_id!r} is not listed", derived=True)
+        found.sessions = True
+
+
+def _tag_sum(tag: str) -> int:
+    return crc32(tag.encode()) + 1
+
+
+def _tag_sums(connection: Database) -> dict[int, int]:
+    """By memory, a sum over the tags beside it."""
+    sums: dict[int, int] = {}
+    for number, tag in connection.execute(
+        "SELECT mt.memory_id, t.name FROM memory_tags mt JOIN tags t ON t.id = mt.tag_id"
+    ):
+        sums[number] = sums.get(number, 0) + _tag_sum(tag)
+    return sums
+
+
+def _terms(tokenizer: Tokenizer, columns: tuple[str, ...]) -> Iterator[tuple[str, str, int]]:
+    for column, text in zip(("body", "title", "scope"), columns, strict=True):
+        for offset, token in enumerate(tokenizer(text.encode(), apsw.FTS5_TOKENIZE_DOCUMENT, None)):
+            yield token[2], column, offset
+
+
+def _sum(terms: Iterator[tuple[str, str, int]]) -> int | None:
+    total = None
+    for term, column, offset in terms:
+        total = (total or 0) + _term_sum(term.encode()[:MAX_TERM_BYTES], column, offset)
+    return total
+
+
+def _term_sum(term: bytes, column: str, offset: int) -> int:
+    return crc32(b"%b\0%b\0%d" % (term, column.encode(), offset)) + 1
+
+
+def _index_sums(connection: Database, found: _Found) -> dict[int, int]:
+    """By memory, a sum over all terms of the index with column and place."""
+    # A view on the index for this connection alone; nothing of the database is written.
+    connection.execute("PRAGMA query_only = OFF")
+    connection.execute(
+        "CREATE VIRTUAL TABLE IF NOT EXISTS temp.index_terms USING fts5vocab(main, memory_text, instance)"
+    )
+    connection.execute("PRAGMA query_only = ON")
+    sums: dict[int, int] = {}
+    try:
+        for term, number, column, offset in connection.execute(
+            "SELECT CAST(term AS BLOB), doc, col, offset FROM temp.index_terms"
+        ):
+            sums[number] = sums.get(number, 0) + _term_sum(term, column, offset)
+    except apsw.CorruptError as error:
+        found.say("full-text index", f"It cannot be read: {error}", derived=False)
+    return sums
+
+
+def _check_orphans(connection: Database, found: _Found) -> None:
+    for table, delete in (
+        ("search_index", "DELETE FROM search_index WHERE memory_id = ?"),
+        ("memory_tags", "DELETE FROM memory_tags WHERE memory_id = ?"),
+    ):
+        for (number,) in connection.execute(
+            f"SELECT DISTINCT memory_id FROM {table} WHERE memory_id NOT IN (SELECT id FROM memories)"  # noqa: S608 - two fixed names
+        ):
+            found.say(f"{table} of memory {number}", "The memory is not there", derived=True)
+            found.orphans.append((delete, number))
+
+
+COUNTS = "SELECT namespace_id, count(*) AS memories, total(octet_length(value_json)) AS bytes FROM memories GROUP BY namespace_id"
+
+
+def _check_counts(connection: Database, found: _Found) -> None:
+    for name, memories, size, have, have_bytes in connection.execute(
+        f"SELECT n.name, n.memories, n.bytes, coalesce(c.memories, 0), coalesce(c.bytes, 0)"  # noqa: S608 - a fixed query
+        f" FROM namespaces n LEFT JOIN ({COUNTS}) c ON c.namespace_id = n.id"
+        " WHERE n.name IS NOT NULL AND (n.memories <> coalesce(c.memories, 0) OR n.bytes <> coalesce(c.bytes, 0))"
+    ):
+        found.say(
+            f"namespace {name}",
+            f"It says {memories} memories of {size} bytes, and holds {have} of {int(have_bytes)}",
+            derived=True,
+        )
+        found.counts = True
+    last_id, last_seq = connection.execute("SELECT last_id, last_seq FROM counters").get
+    top_id, top_seq = connection.execute("SELECT coalesce(max(id), 0), coalesce(max(seq), 0) FROM memories").get
+    if top_id > last_id or top_seq > last_seq:
+        found.say("counters", f"They say {last_id}, {last_seq}; there are {top_id}, {top_seq}", derived=True)
+        found.counts = True
+
+
+async def _mend(write: Write, found: _Found) -> None:
+    again = sorted(found.again)
+    for start in range(0, len(again), CHUNK):
+        part = again[start : start + CHUNK]
+        await write.do(partial(Transaction.derive, numbers=part))
+    if found.orphans:
+        await write.do(lambda tx: [tx.connection.execute(sql, (number,)) for sql, number in found.orphans])
+    if found.sessions:
+        await write.do(
+            lambda tx: tx.connection.execute(
+                "INSERT OR IGNORE INTO sessions (namespace_id, id, created_at, last_used)"
+                " SELECT namespace_id, session_id, min(created_at), max(updated_at) FROM memories"
+                " WHERE session_id IS NOT NULL GROUP BY 1, 2"
+            )
+        )
+    if found.counts:
+        await write.do(_recount)
+    for problem, derived in found.problems:
+        problem.fixed = derived
+
+
+def _recount(tx: Transaction) -> None:
+    tx.flush_use()
+    tx.connection.execute(
+        f"UPDATE namespaces SET (memories, bytes) = (SELECT c.memories, CAST(c.bytes AS INTEGER) FROM ({COUNTS}) c"  # noqa: S608
+        f" WHERE c.namespace_id = namespaces.id) WHERE id IN (SELECT namespace_id FROM memories)"
+    )
+    tx.connection.execute(
+        "UPDATE namespaces SET memories = 0, bytes = 0 WHERE id NOT IN (SELECT namespace_id FROM memories)"
+    )
+    top_id, top_seq = tx.connection.execute("SELECT coalesce(max(id), 0), coalesce(max(seq), 0) FROM memories").get
+    tx.last_id, tx.last_seq = max(tx.last_id, top_id), max(tx.last_seq, top_seq)
+    tx.connection.execute("UPDATE counters SET last_id = ?, last_seq = ?", (tx.last_id, tx.last_seq))

@@ -1,0 +1,145 @@
+"""The tables, as numbered steps; each step and its record commit in one transaction.
+
+Instants are integers: microseconds since the epoch, UTC. The mission's tables and indexes stand under its names.
+
+- `namespaces.name` is NULL for a deleted one; `deleted_name` remembers it. `top_version` is the highest version ever used in it;
+  a new namespace of that name begins with it as its `version_floor`, above which all its versions are.
+- `memories.metadata` is the JSON object of the tags (first) and the caller's own fields, NULL where there is neither.
+- `search_index.full_text` is NULL where it is derived from the value (always, so far); `content_hash` is 32 bytes.
+- `memory_text` holds the inverted index alone, no text; rowid is the memory's id. `scope` has one token for the
+  namespace and for each of its ancestors, so that a subtree is one term of the query.
+- `tombstones` keep the last version of deleted keys, and deletes in the commit order.
+- `counters` has one row: the last id, the last place in the commit order, and `epoch`, which changes whenever a namespace
+  is made, deleted, renamed or configured.
+"""
+
+STEPS: tuple[tuple[str, str], ...] = (
+    (
+        "the record, namespaces, sessions, jobs",
+        """
+CREATE TABLE namespaces (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT UNIQUE,
+    config JSON NOT NULL DEFAULT '{}',
+    created_at TIMESTAMP NOT NULL,
+    explicit INTEGER NOT NULL DEFAULT 0,
+    memories INTEGER NOT NULL DEFAULT 0,
+    bytes INTEGER NOT NULL DEFAULT 0,
+    top_version INTEGER NOT NULL DEFAULT 0,
+    version_floor INTEGER NOT NULL DEFAULT 0,
+    deleted_name TEXT
+);
+CREATE INDEX idx_namespaces_deleted ON namespaces(deleted_name) WHERE deleted_name IS NOT NULL;
+
+CREATE TABLE memories (
+    id INTEGER PRIMARY KEY,
+    key TEXT NOT NULL,
+    namespace_id INTEGER NOT NULL REFERENCES namespaces(id),
+    importance INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    created_at TIMESTAMP NOT NULL,
+    updated_at TIMESTAMP NOT NULL,
+    expires_at TIMESTAMP,
+    access_count INTEGER NOT NULL DEFAULT 0,
+    last_accessed TIMESTAMP,
+    session_id TEXT,
+    project_id TEXT,
+    metadata JSON,
+    value_json TEXT NOT NULL
+);
+CREATE UNIQUE INDEX idx_memories_key_ns ON memories(namespace_id, key);
+CREATE INDEX idx_memories_expires ON memories(expires_at) WHERE expires_at IS NOT NULL;
+CREATE INDEX idx_memories_seq ON memories(seq);
+CREATE INDEX idx_memories_session ON memories(namespace_id, session_id) WHERE session_id IS NOT NULL;
+
+CREATE TABLE search_index (
+    memory_id INTEGER PRIMARY KEY REFERENCES memories(id),
+    keywords TEXT NOT NULL,
+    content_hash BLOB NOT NULL,
+    full_text TEXT
+);
+CREATE INDEX idx_search_keywords ON search_index(keywords);
+CREATE INDEX idx_search_hash ON search_index(substr(content_hash, 1, 8));
+
+CREATE VIRTUAL TABLE memory_text USING fts5(
+    body, title, scope, content='', contentless_delete=1, tokenize='porter unicode61 remove_diacritics 2'
+);
+
+CREATE TABLE tags (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL);
+CREATE TABLE memory_tags (
+    tag_id INTEGER NOT NULL REFERENCES tags(id),
+    memory_id INTEGER NOT NULL REFERENCES memories(id),
+    PRIMARY KEY (tag_id, memory_id)
+) WITHOUT ROWID;
+
+CREATE TABLE tombstones (
+    namespace TEXT NOT NULL,
+    key TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    memory_id INTEGER NOT NULL,
+    deleted_at TIMESTAMP NOT NULL,
+    reason TEXT NOT NULL,
+    PRIMARY KEY (namespace, key)
+) WITHOUT ROWID;
+CREATE INDEX idx_tombstones_seq ON tombstones(seq);
+
+CREATE TABLE sessions (
+    namespace_id INTEGER NOT NULL REFERENCES namespaces(id),
+    id TEXT NOT NULL,
+    cluster_id TEXT,
+    project_id TEXT,
+    ttl REAL,
+    metadata JSON NOT NULL DEFAULT '{}',
+    created_at TIMESTAMP NOT NULL,
+    last_used TIMESTAMP NOT NULL,
+    expires_at TIMESTAMP,
+    ended_at TIMESTAMP,
+    PRIMARY KEY (namespace_id, id)
+);
+CREATE INDEX idx_sessions_cluster ON sessions(namespace_id, cluster_id) WHERE cluster_id IS NOT NULL;
+CREATE INDEX idx_sessions_used ON sessions(last_used);
+
+CREATE TABLE idempotency (
+    scope TEXT NOT NULL,
+    key TEXT NOT NULL,
+    fingerprint BLOB NOT NULL,
+    record BLOB NOT NULL,
+    expires_at TIMESTAMP NOT NULL,
+    PRIMARY KEY (scope, key)
+) WITHOUT ROWID;
+CREATE INDEX idx_idempotency_expires ON idempotency(expires_at);
+
+CREATE TABLE jobs (
+    id TEXT PRIMARY KEY,
+    kind TEXT NOT NULL,
+    namespace TEXT NOT NULL,
+    principal TEXT NOT NULL,
+    state TEXT NOT NULL,
+    created_at TIMESTAMP NOT NULL,
+    beat_at TIMESTAMP NOT NULL,
+    done INTEGER NOT NULL,
+    total INTEGER,
+    unit TEXT NOT NULL,
+    finished_at TIMESTAMP,
+    result BLOB NOT NULL,
+    error BLOB NOT NULL
+);
+CREATE INDEX idx_jobs_created ON jobs(created_at);
+
+CREATE TABLE leases (name TEXT PRIMARY KEY, holder TEXT NOT NULL, until TIMESTAMP NOT NULL);
+CREATE TABLE counters (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    last_id INTEGER NOT NULL,
+    last_seq INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    read_only TEXT,
+    probe INTEGER NOT NULL DEFAULT 0
+);
+INSERT INTO counters VALUES (1, 0, 0, 1, NULL, 0);
+CREATE TABLE schema_steps (number INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at TIMESTAMP NOT NULL, program TEXT NOT NULL);
+""",
+    ),
+)
+VERSION = len(STEPS)

@@ -1,0 +1,546 @@
+"""The contract on SQLite: point reads on the event loop, longer reads on a few threads, writes through the one writer."""
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TypeVar
+
+import msgspec
+
+from unified_memory.model.clock import Clock, SystemClock
+from unified_memory.model.errors import MemoryNotFoundError, StorageError
+from unified_memory.model.job import Job, JobState
+from unified_memory.model.memory import Memory
+from unified_memory.model.namespace import Namespace, NamespaceConfig, contains, inherit
+from unified_memory.model.query import Field, Page, Scalar, Selection
+from unified_memory.model.search import Hit, SearchRequest
+from unified_memory.model.session import Session, WithMemories
+from unified_memory.storage.base import (
+    Access,
+    Edit,
+    Group,
+    Idempotency,
+    NamespaceUse,
+    Outcome,
+    Problem,
+    Progress,
+    Replayed,
+    Stats,
+    Storage,
+)
+from unified_memory.storage.sqlite import search
+from unified_memory.storage.sqlite.check import check_all
+from unified_memory.storage.sqlite.connection import Database, check_directory, connect, prepare, storage_errors
+from unified_memory.storage.sqlite.filters import Binding, condition, group_expression, order_terms, select_scope
+from unified_memory.storage.sqlite.rows import GET, JOB, RECORD, SESSION, job_of, memory_of, session_of
+from unified_memory.storage.sqlite.writer import Writer
+
+T = TypeVar("T")
+Bound = Sequence[Binding]
+FROM = "FROM memories m JOIN namespaces n ON n.id = m.namespace_id"
+VISIBLE = "(m.expires_at IS NULL OR m.expires_at > ?)"
+GET_ID = f"SELECT {RECORD} {FROM} WHERE m.id = ? AND n.name IS NOT NULL AND {VISIBLE}"
+LOOP_CACHE_KIB = 8_192
+READER_CACHE_KIB = 4_096
+WRITER_CACHE_KIB = 16_384
+
+_config = msgspec.json.Decoder(NamespaceConfig)
+
+
+class SQLiteStorage(Storage):
+    """Memories in one SQLite file at `path`; any number of processes may open it.
+
+    `readers`: threads for longer reads. `program`: written beside each schema step that this program carries out.
+    """
+
+    def __init__(
+        self, path: Path, *, readers: int = 2, program: str = "unified-memory", clock: Clock | None = None
+    ) -> None:
+        self.path = path
+        self._readers = readers
+        self._program = program
+        self._clock = clock or SystemClock()
+        self._point: Database | None = None
+        self._writer: Writer | None = None
+        self._pool: ThreadPoolExecutor | None = None
+        self._idle: SimpleQueue[Database] = SimpleQueue()
+
+    # ---- one's own life
+    async def open(self) -> None:
+        check_directory(self.path.parent)
+        with storage_errors():
+            prepare(self.path, self._clock.now(), self._program)
+            self._point = connect(self.path, cache_kib=LOOP_CACHE_KIB)
+            self._writer = Writer(self.path, cache_kib=WRITER_CACHE_KIB)
+        self._pool = ThreadPoolExecutor(self._readers, thread_name_prefix="unified-memory-reader")
+
+    async def close(self) -> None:
+        if self._writer is not None:
+            await self._writer.close()
+            self._writer = None
+        if self._pool is not None:
+            await asyncio.to_thread(self._pool.shutdown)
+            self._pool = None
+        while not self._idle.empty():
+            self._idle.get().close()
+        if self._point is not None:
+            self._point.close()
+            self._point = None
+
+    async def probe(self) -> None:
+        stamp = self._clock.now()
+        await self._write.do(lambda tx: tx.connection.execute("UPDATE counters SET probe = ?", (stamp,)))
+        with storage_errors():
+            self._read_point("SELECT probe FROM counters")
+
+    async def size(self) -> int | None:
+        return await asyncio.to_thread(files_size, self.path)
+
+    @property
+    def _write(self) -> Writer:
+        if self._writer is None:
+            raise StorageError("The storage is not open")
+        return self._writer
+
+    def _read_point(self, sql: str, bound: Bound = ()) -> tuple[Binding, ...] | None:
+        if self._point is None:
+            raise StorageError("The storage is not open")
+        return self._point.execute(sql, bound).fetchone()
+
+    async def _read(self, work: Callable[[Database], T]) -> T:
+        """Runs a longer read on a reader thread, in one read transaction: all of it sees one instant."""
+        if self._pool is None:
+            raise StorageError("The storage is not open")
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._on_reader, work)
+
+    def _on_reader(self, work: Callable[[Database], T]) -> T:
+        with storage_errors():
+            if self._idle.empty():
+                connection = connect(self.path, cache_kib=READER_CACHE_KIB)
+                search.register(connection)
+            else:
+                connection = self._idle.get()
+            try:
+                connection.execute("BEGIN")
+                return work(connection)
+            finally:
+                if connection.in_transaction:
+                    connection.execute("COMMIT")
+                self._idle.put(connection)
+
+    # ---- memories
+    async def get(self, namespace: str, key: str, now: int) -> Memory | None:
+        with storage_errors():
+            row = self._read_point(GET, (namespace, key, now))
+        return None if row is None else Memory(*row)  # type: ignore[arg-type]  # the columns are its fields
+
+    async def get_many(self, refs: Sequence[tuple[str, str]], now: int) -> list[Memory | None]:
+        def work(connection: Database) -> list[Memory | None]:
+            rows = (connection.execute(GET, (*ref, now)).fetchone() for ref in refs)
+            return [None if row is None else memory_of(row) for row in rows]
+
+        return await self._read(work)
+
+    async def get_by_id(self, ids: Sequence[int], now: int) -> list[Memory | None]:
+        def work(connection: Database) -> list[Memory | None]:
+            rows = (connection.execute(GET_ID, (number, now)).fetchone() for number in ids)
+            return [None if row is None else memory_of(row) for row in rows]
+
+        return await self._read(work)
+
+    async def edit(
+        self, edits: Sequence[Edit], now: int, *, idempotency: Idempotency | None = None
+    ) -> list[Outcome] | Replayed:
+        if len(edits) == 1 and idempotency is None:
+            only = edits[0]
+            return await self._write.do(lambda tx: [tx.edit(only, now)], alone=True)
+        return await self._write.do(lambda tx: tx.edit_all(edits, now, idempotency))
+
+    async def move(
+        self, source: tuple[str, str], target: tuple[str, str], now: int, *, expected_version: int | None = None
+    ) -> Memory:
+        return await self._write.do(lambda tx: tx.move(source, target, now, expected_version))
+
+    async def select(self, selection: Selection, now: int) -> Page[Memory]:
+        return await self._read(lambda connection: _select(connection, selection, now))
+
+    async def count(self, selection: Selection, now: int) -> int:
+        where, bound = _where(selection, now)
+        return await self._read(
+            lambda connection: int(connection.execute(f"SELECT count(*) {FROM} WHERE {where}", bound).get)
+        )
+
+    async def group(self, selection: Selection, field: Field, now: int, limit: int) -> list[Group]:
+        return await self._read(lambda connection: _group(connection, selection, field, now, limit))
+
+    async def search(self, request: SearchRequest, now: int) -> list[Hit]:
+        if not request.scopes:
+            return []
+        return await self._read(lambda connection: search.find(connection, request, now))
+
+    async def index_entry(self, memory: Memory) -> tuple[str, list[str]]:
+        with storage_errors():
+            row = self._read_point(
+                "SELECT hex(content_hash), keywords FROM search_index WHERE memory_id = ?", (memory.id,)
+            )
+        if row is None:
+            raise MemoryNotFoundError(memory.namespace, memory.key)
+        return str(row[0]).lower(), json.loads(str(row[1]))
+
+    async def touch(self, accesses: Sequence[Access]) -> None:
+        await self._write.do(lambda tx: tx.touch(accesses))
+
+    async def expire(self, now: int, limit: int) -> list[tuple[str, int]]:
+        return await self._write.do(lambda tx: tx.expire(now, limit))
+
+    # ---- namespaces
+    async def get_namespace(self, name: str, now: int) -> Namespace | None:
+        found = await self._read(lambda connection: _namespaces(connection, (name,), now))
+        return next((one for one in found if one.name == name), None)
+
+    async def put_namespace(
+        self, name: str, config: NamespaceConfig, now: int, *, create: bool, limit: int = 0
+    ) -> Namespace:
+        await self._write.do(lambda tx: tx.put_namespace(name, config, now, create=create, limit=limit))
+        namespace = await self.get_namespace(name, now)
+        if namespace is None:
+            raise StorageError("The namespace was deleted meanwhile")
+        return namespace
+
+    async def list_namespaces(
+        self, scopes: tuple[str, ...], now: int, *, depth: int | None, limit: int, after: str | None
+    ) -> Page[Namespace]:
+        found = await self._read(lambda connection: _namespaces(connection, scopes, now))
+        if depth is not None:
+            found = _fold_namespaces(found, scopes, depth)
+        found = [one for one in found if after is None or one.name > after]
+        return Page(found[:limit], (found[limit - 1].name, 0) if len(found) > limit else None)
+
+    async def delete_namespace(self, name: str, now: int, *, recursive: bool) -> list[int]:
+        return await self._write.do(lambda tx: tx.delete_namespace(name, now, recursive=recursive))
+
+    async def purge(self, ticket: int, now: int, limit: int) -> int:
+        return await self._write.do(lambda tx: tx.purge(ticket, now, limit))
+
+    async def dead_namespaces(self) -> list[int]:
+        return await self._read(
+            lambda connection: [
+                row[0]
+                for row in connection.execute(
+                    "SELECT id FROM namespaces d WHERE deleted_name IS NOT NULL"
+                    " AND (EXISTS (SELECT 1 FROM memories m WHERE m.namespace_id = d.id) OR EXISTS"
+                    " (SELECT 1 FROM sessions s WHERE s.namespace_id = d.id))"
+                )
+            ]
+        )
+
+    async def rename_namespace(self, source: str, target: str, now: int) -> int:
+        return await self._write.do(lambda tx: tx.rename_namespace(source, target, now))
+
+    # ---- sessions
+    async def get_session(self, namespace: str, session_id: str, now: int) -> Session | None:
+        with storage_errors():
+            row = self._read_point(
+                f"SELECT {SESSION} FROM sessions s JOIN namespaces n ON n.id = s.namespace_id WHERE n.name = ? AND s.id = ?",  # noqa: S608
+                (now, namespace, session_id),
+            )
+        return None if row is None else session_of(row)
+
+    async def put_session(self, session: Session) -> Session:
+        return await self._write.do(lambda tx: tx.put_session(session))
+
+    async def touch_sessions(self, refs: Sequence[tuple[str, str]], now: int) -> None:
+        await self._write.do(lambda tx: tx.touch_sessions(refs, now))
+
+    async def list_sessions(
+        self,
+        scopes: tuple[str, ...],
+        now: int,
+        *,
+        recursive: bool,
+        cluster_id: str | None,
+        active: bool | None,
+        limit: int,
+        after: tuple[Scalar, int] | None,
+    ) -> Page[Session]:
+        scope, bound = select_scope(scopes, recursive=recursive)
+        sql = f"SELECT {SESSION}, s.rowid FROM sessions s JOIN namespaces n ON n.id = s.namespace_id WHERE {scope}"  # noqa: S608
+        values = [now, *bound]
+        if cluster_id is not None:
+            sql, values = sql + " AND s.cluster_id = ?", [*values, cluster_id]
+        if active is not None:
+            living = "(s.ended_at IS NULL AND (s.expires_at IS NULL OR s.expires_at > ?))"
+            sql, values = sql + (f" AND {living}" if active else f" AND NOT {living}"), [*values, now]
+        if after is not None:
+            sql, values = sql + " AND (s.last_used, s.rowid) < (?, ?)", [*values, *after]
+        sql += " ORDER BY s.last_used DESC, s.rowid DESC LIMIT ?"
+        rows = await self._read(lambda connection: connection.execute(sql, [*values, limit + 1]).fetchall())
+        page = [session_of(row[:-1]) for row in rows[:limit]]
+        return Page(page, (page[-1].last_used, rows[limit - 1][-1]) if len(rows) > limit else None)
+
+    async def end_session(
+        self, namespace: str, session_id: str, memories: WithMemories, now: int
+    ) -> tuple[Session, int]:
+        return await self._write.do(lambda tx: tx.end_session(namespace, session_id, memories, now))
+
+    async def cluster_sessions(self, namespace: str, cluster_id: str) -> list[str]:
+        return await self._read(
+            lambda connection: [
+                row[0]
+                for row in connection.execute(
+                    "SELECT s.id FROM sessions s JOIN namespaces n ON n.id = s.namespace_id"
+                    " WHERE n.name = ? AND s.cluster_id = ? ORDER BY s.id",
+                    (namespace, cluster_id),
+                )
+            ]
+        )
+
+    # ---- jobs
+    async def put_job(self, job: Job) -> None:
+        await self._write.do(
+            lambda tx: tx.connection.execute(
+                f"INSERT OR REPLACE INTO jobs ({JOB}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - fixed columns
+                (
+                    job.id,
+                    job.kind,
+                    job.namespace,
+                    job.principal,
+                    job.state.value,
+                    job.created_at,
+                    job.beat_at,
+                    job.done,
+                    job.total,
+                    job.unit,
+                    job.finished_at,
+                    job.result,
+                    job.error,
+                ),  # fmt: skip - a record in its own order
+            )
+        )
+
+    async def get_job(self, job_id: str) -> Job | None:
+        with storage_errors():
+            row = self._read_point(f"SELECT {JOB} FROM jobs WHERE id = ?", (job_id,))  # noqa: S608 - fixed columns
+        return None if row is None else job_of(row)
+
+    async def list_jobs(
+        self, scopes: tuple[str, ...], *, state: JobState | None, limit: int, after: tuple[Scalar, int] | None
+    ) -> Page[Job]:
+        scope, bound = select_scope(scopes, recursive=True, column="j.namespace")
+        sql = f"SELECT {JOB}, j.rowid FROM jobs j WHERE {scope}"  # noqa: S608 - fixed columns, condition from the compiler
+        values = list(bound)
+        if state is not None:
+            sql, values = sql + " AND j.state = ?", [*values, state.value]
+        if after is not None:
+            sql, values = sql + " AND (j.created_at, j.rowid) < (?, ?)", [*values, *after]
+        sql += " ORDER BY j.created_at DESC, j.rowid DESC LIMIT ?"
+        rows = await self._read(lambda connection: connection.execute(sql, [*values, limit + 1]).fetchall())
+        page = [job_of(row[:-1]) for row in rows[:limit]]
+        return Page(page, (page[-1].created_at, rows[limit - 1][-1]) if len(rows) > limit else None)
+
+    # ---- the whole
+    async def stats(self, scopes: tuple[str, ...], now: int, *, top: int) -> Stats:
+        stored = await self.size() if "" in scopes else None
+        return await self._read(lambda connection: _stats(connection, scopes, now, top, stored))
+
+    async def read_only(self) -> str | None:
+        with storage_errors():
+            row = self._read_point("SELECT read_only FROM counters")
+        return None if row is None or row[0] is None else str(row[0])
+
+    async def set_read_only(self, reason: str | None) -> None:
+        await self._write.do(lambda tx: tx.connection.execute("UPDATE counters SET read_only = ?", (reason,)))
+
+    async def lease(self, name: str, holder: str, now: int, until: int) -> bool:
+        return await self._write.do(
+            lambda tx: (
+                tx.connection.execute(
+                    "INSERT INTO leases VALUES (?1, ?2, ?4) ON CONFLICT DO UPDATE SET holder = ?2, until = ?4"
+                    " WHERE holder = ?2 OR until <= ?3 RETURNING 1",
+                    (name, holder, now, until),
+                ).get
+                is not None
+            )
+        )
+
+    async def check(self, *, fix: bool, progress: Progress | None = None) -> list[Problem]:
+        return await check_all(self._on_fresh, self._write, fix=fix, progress=progress)
+
+    async def _on_fresh(self, work: Callable[[Database], T]) -> T:
+        """Runs a read on a connection of its own: an older one's picture of the index may be of before the last write."""
+
+        def read() -> T:
+            with storage_errors():
+                connection = connect(self.path, cache_kib=READER_CACHE_KIB)
+                try:
+                    connection.execute("BEGIN")
+                    return work(connection)
+                finally:
+                    connection.close()
+
+        return await asyncio.to_thread(read)
+
+
+def files_size(path: Path) -> int:
+    """Bytes of the database's files."""
+    return sum(file.stat().st_size for suffix in ("", "-wal", "-shm") if (file := Path(f"{path}{suffix}")).exists())
+
+
+def _where(selection: Selection, now: int) -> tuple[str, list[Binding]]:
+    scope, bound = select_scope(selection.scopes, recursive=selection.recursive)
+    sql, values = f"{scope} AND {VISIBLE}", [*bound, now]
+    if selection.where is not None:
+        where, more = condition(selection.where)
+        sql, values = f"{sql} AND {where}", [*values, *more]
+    return sql, values
+
+
+def _select(connection: Database, selection: Selection, now: int) -> Page[Memory]:
+    where, values = _where(selection, now)
+    order = order_terms(selection.order)
+    if selection.after is not None:
+        condition_after, more = order.after(selection.after)
+        where, values = f"{where} AND {condition_after}", [*values, *more]
+    limit = -1 if selection.limit is None else selection.limit + 1
+    rows = connection.execute(
+        f"SELECT {RECORD}, {order.expression} {FROM} WHERE {where} ORDER BY {order.order_by} LIMIT ?",
+        [*order.bound, *values, limit],
+    ).fetchall()
+    shown = rows if selection.limit is None else rows[: selection.limit]
+    memories = [memory_of(row) for row in shown]
+    return Page(memories, (shown[-1][-1], memories[-1].id) if len(rows) > len(shown) else None)
+
+
+def _group(connection: Database, selection: Selection, field: Field, now: int, limit: int) -> list[Group]:
+    where, values = _where(selection, now)
+    group = group_expression(field)
+    rows = connection.execute(
+        f"SELECT {group.expression}, count(*) AS c {FROM} {group.join} WHERE {where} GROUP BY 1, 2"
+        " ORDER BY c DESC, 2 NULLS LAST, 1 LIMIT ?",
+        [*group.bound, *values, limit],
+    )
+    return [Group(group.value(*row[:-1]), row[-1]) for row in rows]
+
+
+def _namespaces(connection: Database, scopes: tuple[str, ...], now: int) -> list[Namespace]:
+    """All living namespaces of the scopes by name, with counts of what is visible and inherited settings."""
+    scope, bound = select_scope(scopes, recursive=True)
+    rows = connection.execute(
+        "SELECT n.id, n.name, n.config, n.created_at, n.explicit, n.memories, n.bytes"  # noqa: S608 - from the compiler
+        f" FROM namespaces n WHERE {scope} ORDER BY n.name",
+        bound,
+    ).fetchall()
+    dead = _expired(connection, now)
+    # Settings come from above the scopes too.
+    configs = {
+        name: _config.decode(config)
+        for name, config in connection.execute(
+            "SELECT name, config FROM namespaces WHERE name IS NOT NULL AND config <> '{}'"
+        )
+    }
+    none = NamespaceConfig()
+    found = []
+    for number, name, config, created_at, explicit, memories, size in rows:
+        gone, gone_bytes = dead.get(number, (0, 0))
+        segments = name.split("/")
+        chain = [configs.get("/".join(segments[:n]), none) for n in range(len(segments), 0, -1)] if configs else [none]
+        found.append(
+            Namespace(
+                name,
+                _config.decode(config),
+                inherit(chain),
+                created_at,
+                bool(explicit),
+                memories - gone,
+                size - gone_bytes,
+            )
+        )
+    _add_up(found)
+    return found
+
+
+def _expired(connection: Database, now: int) -> dict[int, tuple[int, int]]:
+    """By namespace id, how many memories await cleanup, and their bytes."""
+    rows = connection.execute(
+        "SELECT namespace_id, count(*), total(octet_length(value_json)) FROM memories"
+        " WHERE expires_at <= ? GROUP BY namespace_id",
+        (now,),
+    )
+    return {number: (count, int(size)) for number, count, size in rows}
+
+
+def _add_up(sorted_by_name: list[Namespace]) -> None:
+    """Fills in the totals of each subtree."""
+    by_name = {one.name: one for one in sorted_by_name}
+    for one in sorted_by_name:
+        one.total_memories, one.total_bytes = one.memories, one.bytes
+    for one in sorted_by_name:
+        segments = one.name.split("/")
+        for n in range(1, len(segments)):
+            above = by_name.get("/".join(segments[:n]))
+            if above is not None:
+                above.total_memories += one.memories
+                above.total_bytes += one.bytes
+                above.namespaces += 1
+
+
+def _fold_namespaces(found: list[Namespace], scopes: tuple[str, ...], depth: int) -> list[Namespace]:
+    """Folds what is deeper into its ancestor of that depth, but never into one above the scopes."""
+
+    def fold(name: str) -> str:
+        roots = [scope for scope in scopes if scope and contains(scope, name)]
+        levels = max(depth, min((root.count("/") + 1 for root in roots), default=0))
+        return "/".join(name.split("/")[:levels])
+
+    shown = {one.name: one for one in found if fold(one.name) == one.name}
+    made: dict[str, Namespace] = {}
+    for one in found:
+        name = fold(one.name)
+        if name in shown:
+            continue
+        above = made.setdefault(
+            name, Namespace(name, NamespaceConfig(), NamespaceConfig(), one.created_at, explicit=False)
+        )
+        above.created_at = min(above.created_at, one.created_at)
+        above.total_memories += one.memories
+        above.total_bytes += one.bytes
+        above.namespaces += 1
+    return sorted([*shown.values(), *made.values()], key=lambda one: one.name)
+
+
+def _stats(connection: Database, scopes: tuple[str, ...], now: int, top: int, stored: int | None) -> Stats:
+    scope, bound = select_scope(scopes, recursive=True)
+    namespaces = _namespaces(connection, scopes, now)
+    memories, size = sum(one.memories for one in namespaces), sum(one.bytes for one in namespaces)
+    expired = connection.execute(f"SELECT count(*) {FROM} WHERE {scope} AND m.expires_at <= ?", (*bound, now)).get
+    visible = f"{FROM} WHERE {scope} AND {VISIBLE}"
+    ends = [
+        connection.execute(f"SELECT m.created_at {visible} ORDER BY m.id {way} LIMIT 1", (*bound, now)).get
+        for way in ("", "DESC")
+    ]
+    tags = connection.execute(
+        f"SELECT t.name, count(*) AS c FROM tags t JOIN memory_tags mt ON mt.tag_id = t.id JOIN memories m ON m.id = mt.memory_id"  # noqa: S608
+        f" JOIN namespaces n ON n.id = m.namespace_id WHERE {scope} AND {VISIBLE} GROUP BY t.id ORDER BY c DESC, t.name LIMIT ?",
+        (*bound, now, top),
+    ).fetchall()
+    sessions = connection.execute(
+        f"SELECT count(*) FROM sessions s JOIN namespaces n ON n.id = s.namespace_id WHERE {scope}",  # noqa: S608 - from the compiler
+        bound,
+    ).get
+    largest = sorted((one for one in namespaces if one.memories), key=lambda one: (-one.memories, one.name))[:top]
+    return Stats(
+        memories=memories,
+        bytes_raw=size,
+        bytes_stored=stored,
+        expired=expired,
+        sessions=sessions,
+        namespaces=[NamespaceUse(one.name, one.memories, one.bytes) for one in largest],
+        tiers={"warm": memories},
+        top_tags=[(name, count) for name, count in tags],
+        oldest=ends[0],
+        newest=ends[1],
+        last_seq=connection.execute("SELECT last_seq FROM counters").get,
+    )

@@ -1,0 +1,753 @@
+"""What is done inside one transaction of the writer: edits of memories, and the book-keeping that goes with them."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from unified_memory.model.clock import SECOND
+from unified_memory.model.errors import (
+    AlreadyExistsError,
+    IdempotencyMismatchError,
+    InvalidInputError,
+    MemoryNotFoundError,
+    NamespaceNotEmptyError,
+    NamespaceNotFoundError,
+    QuotaExceededError,
+    ReadOnlyError,
+    SchemaTooNewError,
+    SessionNotFoundError,
+    StorageCorruptError,
+    VersionConflictError,
+)
+from unified_memory.model.memory import NO_ATTRIBUTES, Memory
+from unified_memory.model.namespace import NamespaceConfig, ancestors, contains, inherit
+from unified_memory.model.search import describe, fold, spaced
+from unified_memory.model.session import Session, WithMemories
+from unified_memory.storage.base import Access, Draft, Edit, Idempotency, Keep, Outcome, Remove, Replayed
+from unified_memory.storage.sqlite.connection import Database
+from unified_memory.storage.sqlite.filters import select_scope
+from unified_memory.storage.sqlite.rows import FIND_HEAD, FIND_WHOLE, HEAD, MEMORY, SESSION, memory_of, session_of
+from unified_memory.storage.sqlite.schema import VERSION
+
+_config = msgspec.json.Decoder(NamespaceConfig)
+_encode = msgspec.json.Encoder().encode
+
+FIND_ID = f"SELECT {MEMORY} FROM memories m JOIN namespaces n ON n.id = m.namespace_id WHERE m.id = ?"  # noqa: S608
+INSERT = """INSERT INTO memories (id, key, namespace_id, importance, version, seq, created_at, updated_at, expires_at, session_id,
+    project_id, metadata, value_json) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT), CAST(? AS TEXT))"""
+UPDATE = """UPDATE memories SET importance = ?, version = ?, seq = ?, updated_at = ?, expires_at = ?, session_id = ?,
+    project_id = ?, metadata = CAST(? AS TEXT), value_json = CAST(? AS TEXT) WHERE id = ?"""
+BURY = "INSERT OR REPLACE INTO tombstones VALUES (?, ?, ?, ?, ?, ?, ?)"
+
+
+def scope_tokens(namespace: str) -> str:
+    """The index's tokens of a namespace and all above it."""
+    return " ".join(scope_token(name) for name in ancestors(namespace))
+
+
+def scope_token(namespace: str) -> str:
+    """A word of digits, which no stemmer changes, for a namespace: 48 bits of its hash. What it finds is checked by name."""
+    return "n" + str(int.from_bytes(hashlib.blake2b(namespace.encode(), digest_size=6).digest(), "big"))
+
+
+class Place(Struct):
+    """A namespace inside a transaction: its row (0: none yet), what its versions start above, and its settings.
+
+    `limits`: (namespace that sets it, max_memories or None, max_bytes or None) for itself and each ancestor.
+    """
+
+    id: int
+    name: str
+    floor: int
+    config: NamespaceConfig
+    limits: list[tuple[str, int | None, int | None]]
+
+
+class Mark(NamedTuple):
+    """Where a unit began."""
+
+    last_id: int
+    last_seq: int
+    use: dict[int, list[int]]
+    sessions: dict[tuple[int, str], tuple[str | None, int]]
+
+
+class Transaction:
+    """The writer's view inside BEGIN … COMMIT. Kept from one transaction to the next for what it knows of namespaces."""
+
+    def __init__(self, connection: Database) -> None:
+        self.connection = connection
+        self._places: dict[str, Place] = {}
+        self._epoch = -1
+        self.last_id = self.last_seq = 0
+        self.read_only: str | None = None
+        self._use: dict[int, list[int]] = {}
+        self._sessions: dict[tuple[int, str], tuple[str | None, int]] = {}
+        self._written = 0
+
+    # ---- the frame
+    def begin(self) -> None:
+        """Reads the counters. Raises SchemaTooNewError where a newer program has taken over."""
+        found = self.connection.execute("PRAGMA user_version").get
+        if found != VERSION:
+            raise SchemaTooNewError(found, VERSION)
+        self.last_id, self.last_seq, epoch, self.read_only = self.connection.execute(
+            "SELECT last_id, last_seq, epoch, read_only FROM counters"
+        ).get
+        self._written = self.last_seq
+        if epoch != self._epoch:
+            self._places.clear()
+            self._epoch = epoch
+
+    def finish(self) -> None:
+        """Writes what was gathered: the counters, the use of namespaces, the sessions that were used."""
+        self.flush_use()
+        self.flush_sessions()
+        if self.last_seq != self._written:
+            self.connection.execute("UPDATE counters SET last_id = ?, last_seq = ?", (self.last_id, self.last_seq))
+
+    def forget(self) -> None:
+        """After a rollback nothing that was gathered or learned holds."""
+        self._places.clear()
+        self._epoch = -1
+        self._use = {}
+        self._sessions = {}
+
+    def mark(self) -> Mark:
+        """What `back_to` needs."""
+        self.flush_use()
+        self.flush_sessions()
+        return Mark(self.last_id, self.last_seq, {}, {})
+
+    def back_to(self, mark: Mark) -> None:
+        """Forgets what was gathered since the mark."""
+        self.last_id, self.last_seq = mark.last_id, mark.last_seq
+        self._use, self._sessions = {}, {}
+        self._places.clear()
+
+    def next_seq(self) -> int:
+        self.last_seq += 1
+        return self.last_seq
+
+    # ---- namespaces, as edits need them
+    def place(self, name: str) -> Place:
+        """What is known of the namespace, whether or not it exists."""
+        place = self._places.get(name)
+        if place is None:
+            place = self._places[name] = self._look_up(name)
+        return place
+
+    def _look_up(self, name: str) -> Place:
+        chain = ancestors(name)
+        rows = {
+            row[0]: row
+            for row in self.connection.execute(
+                "SELECT name, id, version_floor, config FROM namespaces WHERE name IN (SELECT value FROM json_each(?))",
+                (_encode(chain).decode(),),
+            )
+        }
+        configs = [(one, _config.decode(rows[one][3])) for one in chain if one in rows]
+        limits = [
+            (one, c.max_memories or None, c.max_bytes or None) for one, c in configs if c.max_memories or c.max_bytes
+        ]
+        own = rows.get(name)
+        settings = [c for _, c in configs] if own else [NamespaceConfig(), *(c for _, c in configs)]
+        return Place(own[1] if own else 0, name, own[2] if own else 0, inherit(settings), limits)
+
+    def found(self, place: Place, now: int) -> None:
+        """Creates the namespace of the place where there is none."""
+        if place.id:
+            return
+        floor = (
+            self.connection.execute("SELECT max(top_version) FROM namespaces WHERE deleted_name = ?", (place.name,)).get
+            or 0
+        )
+        self.connection.execute(
+            "INSERT INTO namespaces (name, created_at, top_version, version_floor) VALUES (?, ?, ?, ?)",
+            (place.name, now, floor, floor),
+        )
+        place.id, place.floor = self.connection.last_insert_rowid(), floor
+        self._changed_namespaces(keep=True)
+
+    def _changed_namespaces(self, *, keep: bool = False) -> None:
+        """Tells every process that what it knows of namespaces may be old."""
+        self.connection.execute("UPDATE counters SET epoch = epoch + 1")
+        if keep:
+            self._epoch += 1
+        else:
+            self._places.clear()
+            self._epoch = self.connection.execute("SELECT epoch FROM counters").get
+
+    def _count(self, namespace_id: int, memories: int, size: int, version: int) -> None:
+        use = self._use.get(namespace_id)
+        if use is None:
+            self._use[namespace_id] = [memories, size, version]
+        else:
+            use[0] += memories
+            use[1] += size
+            use[2] = max(use[2], version)
+
+    def flush_use(self) -> None:
+        """Writes what was gathered of the use of namespaces."""
+        for namespace_id, (memories, size, version) in self._use.items():
+            self.connection.execute(
+                "UPDATE namespaces SET memories = memories + ?, bytes = bytes + ?, top_version = max(top_version, ?)"
+                " WHERE id = ?",
+                (memories, size, version, namespace_id),
+            )
+        self._use = {}
+
+    def _check_quotas(self, place: Place, now: int, memories: int, size: int) -> None:
+        for owner, max_memories, max_bytes in place.limits:
+            self.flush_use()
+            scope, bound = select_scope((owner,), recursive=True)
+            have, have_bytes = self.connection.execute(
+                f"SELECT total(n.memories), total(n.bytes) FROM namespaces n WHERE {scope}",  # noqa: S608 - condition from the compiler
+                bound,
+            ).get
+            over = (max_memories and memories > 0 and have + memories > max_memories) or (
+                max_bytes and size > 0 and have_bytes + size > max_bytes
+            )
+            if not over:
+                continue
+            # Those whose time has passed do not count, although they are still there.
+            dead, dead_bytes = self.connection.execute(
+                "SELECT count(*), total(octet_length(m.value_json)) FROM memories m JOIN namespaces n ON n.id = m.namespace_id"  # noqa: S608
+                f" WHERE m.expires_at <= ? AND {scope}",
+                (now, *bound),
+            ).get
+            if max_memories and memories > 0 and have - dead + memories > max_memories:
+                raise QuotaExceededError(owner, "max_memories", max_memories)
+            if max_bytes and size > 0 and have_bytes - dead_bytes + size > max_bytes:
+                raise QuotaExceededError(owner, "max_bytes", max_bytes)
+
+    # ---- edits
+    def edit_all(self, edits: Sequence[Edit], now: int, idempotency: Idempotency | None) -> list[Outcome] | Replayed:
+        """A unit."""
+        if idempotency is not None:
+            kept = self.connection.execute(
+                "SELECT fingerprint, record FROM idempotency WHERE scope = ? AND key = ? AND expires_at > ?",
+                (idempotency.scope, idempotency.key, now),
+            ).get
+            if kept is not None:
+                if kept[0] != idempotency.fingerprint:
+                    raise IdempotencyMismatchError(idempotency.key)
+                return Replayed(kept[1])
+        outcomes = [self.edit(one, now) for one in edits]
+        if idempotency is not None:
+            self.connection.execute(
+                "INSERT OR REPLACE INTO idempotency VALUES (?, ?, ?, ?, ?)",
+                (
+                    idempotency.scope,
+                    idempotency.key,
+                    idempotency.fingerprint,
+                    idempotency.record(outcomes),
+                    now + idempotency.keep,
+                ),
+            )
+        return outcomes
+
+    def edit(self, edit: Edit, now: int) -> Outcome:
+        """One edit. Everything that may raise does so before the first write."""
+        place = self.place(edit.namespace)
+        row = (
+            self.connection.execute(
+                FIND_WHOLE if edit.whole else FIND_HEAD, (place.name, place.id, edit.key)
+            ).fetchone()
+            if place.id
+            else None
+        )
+        there = None if row is None else memory_of(row)
+        current = there if there is not None and there.visible(now) else None
+        decision = edit.decide(current, place.config)
+        if isinstance(decision, Keep):
+            return Outcome(current)
+        old_size = 0 if row is None else row[-1]
+        if isinstance(decision, Remove):
+            if current is None:
+                return Outcome(None)
+            self.remove(current, place.id, old_size, now, "deleted")
+            return Outcome(current, removed=True)
+        return Outcome(self._write(decision, edit, place, there, old_size, now), written=True, created=current is None)
+
+    def _write(self, draft: Draft, edit: Edit, place: Place, there: Memory | None, old_size: int, now: int) -> Memory:
+        if self.read_only is not None:
+            raise ReadOnlyError(self.read_only)
+        size = len(draft.value)
+        current = there if there is not None and there.visible(now) else None
+        if place.limits:
+            self._check_quotas(place, now, 0 if current else 1, size - (old_size if current else 0))
+        self.found(place, now)
+        if there is not None and current is None:
+            self.remove(there, place.id, old_size, now, "expired")
+        metadata = None if draft.attributes == NO_ATTRIBUTES else draft.attributes
+        run = self.connection.execute
+        if current is not None:
+            seq, version = self.next_seq(), current.version + 1
+            run(
+                UPDATE,
+                (
+                    draft.importance,
+                    version,
+                    seq,
+                    now,
+                    draft.expires_at,
+                    draft.session_id,
+                    draft.project_id,
+                    metadata,
+                    draft.value,
+                    current.id,
+                ),
+            )
+            self._count(place.id, 0, size - old_size, version)
+            memory = Memory(
+                current.id,
+                place.name,
+                edit.key,
+                draft.value,
+                draft.attributes,
+                draft.importance,
+                draft.session_id,
+                draft.project_id,
+                current.created_at,
+                now,
+                draft.expires_at,
+                current.access_count,
+                current.last_accessed,
+                version,
+                seq,
+            )  # fmt: skip - a record in its own order
+            if draft.tags or current.attributes != NO_ATTRIBUTES:
+                self._retag(current.id, current.tags, draft.tags)
+            run(
+                "UPDATE search_index SET keywords = ?, content_hash = ? WHERE memory_id = ?",
+                (keywords_text(draft.keywords), draft.content_hash, current.id),
+            )
+            run("DELETE FROM memory_text WHERE rowid = ?", (current.id,))
+        else:
+            if there is not None:
+                version = there.version + 1
+            else:
+                last = (
+                    run("SELECT version FROM tombstones WHERE namespace = ? AND key = ?", (place.name, edit.key)).get
+                    or 0
+                )
+                version = max(last, place.floor) + 1
+            self.last_id += 1
+            number, seq = self.last_id, self.next_seq()
+            run(
+                INSERT,
+                (
+                    number,
+                    edit.key,
+                    place.id,
+                    draft.importance,
+                    version,
+                    seq,
+                    now,
+                    now,
+                    draft.expires_at,
+                    draft.session_id,
+                    draft.project_id,
+                    metadata,
+                    draft.value,
+                ),  # fmt: skip - a record in its own order
+            )
+            self._count(place.id, 1, size, version)
+            memory = Memory(
+                number,
+                place.name,
+                edit.key,
+                draft.value,
+                draft.attributes,
+                draft.importance,
+                draft.session_id,
+                draft.project_id,
+                now,
+                now,
+                draft.expires_at,
+                0,
+                None,
+                version,
+                seq,
+            )  # fmt: skip - a record in its own order
+            if draft.tags:
+                self._retag(number, (), draft.tags)
+            run(
+                "INSERT INTO search_index VALUES (?, ?, ?, NULL)",
+                (number, keywords_text(draft.keywords), draft.content_hash),
+            )
+        self.index(memory.id, draft.text, draft.title_text, place.name)
+        if draft.session_id is not None:
+            self._sessions[place.id, draft.session_id] = (draft.project_id, now)
+        return memory
+
+    def index(self, number: int, text: str, title_text: str, namespace: str) -> None:
+        """Makes the memory's words findable."""
+        self.connection.execute(
+            "INSERT INTO memory_text (rowid, body, title, scope) VALUES (?, ?, ?, ?)",
+            (number, indexed(text), indexed(title_text), scope_tokens(namespace)),
+        )
+
+    def reindex(self, number: int) -> None:
+        """Derives what the index holds of a memory again."""
+        memory = self._by_id(number)
+        told = describe(memory.key, memory.attributes, memory.parsed())
+        run = self.connection.execute
+        run(
+            "INSERT OR REPLACE INTO search_index VALUES (?, ?, ?, NULL)",
+            (number, keywords_text(told.keywords), told.content_hash),
+        )
+        run("DELETE FROM memory_text WHERE rowid = ?", (number,))
+        self.index(number, told.text, told.title_text, memory.namespace)
+
+    def derive(self, numbers: list[int]) -> None:
+        """Derives everything that is derived of these memories again, their tags too."""
+        self.connection.execute(
+            "DELETE FROM memory_tags WHERE memory_id IN (SELECT value FROM json_each(?))", (_encode(numbers).decode(),)
+        )
+        for number in numbers:
+            self.reindex(number)
+            self._retag(number, (), self._by_id(number).tags)
+
+    def _by_id(self, number: int) -> Memory:
+        row = self.connection.execute(FIND_ID, (number,)).fetchone()
+        if row is None:
+            raise StorageCorruptError(f"Memory {number} has gone")
+        return memory_of(row)
+
+    def _retag(self, number: int, old: tuple[str, ...], new: tuple[str, ...]) -> None:
+        run = self.connection.execute
+        for tag in set(old) - set(new):
+            run(
+                "DELETE FROM memory_tags WHERE memory_id = ? AND tag_id = (SELECT id FROM tags WHERE name = ?)",
+                (number, tag),
+            )
+        for tag in set(new) - set(old):
+            found = run("SELECT id FROM tags WHERE name = ?", (tag,)).get
+            if found is None:
+                run("INSERT INTO tags (name) VALUES (?)", (tag,))
+                found = self.connection.last_insert_rowid()
+            run("INSERT OR IGNORE INTO memory_tags VALUES (?, ?)", (found, number))
+
+    def remove(self, memory: Memory, namespace_id: int, size: int, now: int, reason: str) -> None:
+        """Deletes a memory; its version is remembered, and its going stands in the commit order."""
+        self._erase(memory.id, memory.tags)
+        self._count(namespace_id, -1, -size, memory.version)
+        self.connection.execute(
+            BURY, (memory.namespace, memory.key, memory.version, self.next_seq(), memory.id, now, reason)
+        )
+
+    def _erase(self, number: int, tags: tuple[str, ...]) -> None:
+        run = self.connection.execute
+        self._retag(number, tags, ())
+        run("DELETE FROM memory_text WHERE rowid = ?", (number,))
+        run("DELETE FROM search_index WHERE memory_id = ?", (number,))
+        run("DELETE FROM memories WHERE id = ?", (number,))
+
+    def move(self, source: tuple[str, str], target: tuple[str, str], now: int, expected: int | None) -> Memory:
+        """Renames a key."""
+        if self.read_only is not None:
+            raise ReadOnlyError(self.read_only)
+        origin, goal = self.place(source[0]), self.place(target[0])
+        row = self.connection.execute(FIND_WHOLE, (origin.name, origin.id, source[1])).fetchone() if origin.id else None
+        memory = None if row is None else memory_of(row)
+        if memory is None or not memory.visible(now):
+            raise MemoryNotFoundError(*source)
+        if expected is not None and expected != memory.version:
+            raise VersionConflictError(*source, expected, memory.version)
+        size = len(memory.value)
+        in_the_way = self.connection.execute(FIND_HEAD, (goal.name, goal.id, target[1])).fetchone() if goal.id else None
+        occupant = None if in_the_way is None else memory_of(in_the_way)
+        if occupant is not None and occupant.visible(now):
+            raise AlreadyExistsError("There is a memory of that key already", namespace=target[0], key=target[1])
+        limits = [limit for limit in goal.limits if not contains(limit[0], source[0])]
+        if limits:
+            self._check_quotas(Place(goal.id, goal.name, goal.floor, goal.config, limits), now, 1, size)
+        self.found(goal, now)
+        if occupant is not None and in_the_way is not None:
+            self.remove(occupant, goal.id, in_the_way[-1], now, "expired")
+        return self._carry(memory, origin.id, goal, target[1], size, now)
+
+    def _carry(self, memory: Memory, origin_id: int, goal: Place, key: str, size: int, now: int) -> Memory:
+        run = self.connection.execute
+        last = run("SELECT version FROM tombstones WHERE namespace = ? AND key = ?", (goal.name, key)).get or 0
+        version = max(memory.version, last, goal.floor) + 1
+        run(BURY, (memory.namespace, memory.key, memory.version, self.next_seq(), memory.id, now, "moved"))
+        self._count(origin_id, -1, -size, memory.version)
+        self._count(goal.id, 1, size, version)
+        seq = self.next_seq()
+        run(
+            "UPDATE memories SET namespace_id = ?, key = ?, version = ?, seq = ?, updated_at = ? WHERE id = ?",
+            (goal.id, key, version, seq, now, memory.id),
+        )
+        if memory.session_id is not None:
+            run(
+                "INSERT OR IGNORE INTO sessions (namespace_id, id, project_id, created_at, last_used)"
+                " VALUES (?1, ?2, ?3, ?4, ?4)",
+                (goal.id, memory.session_id, memory.project_id, now),
+            )
+        self.reindex(memory.id)
+        return msgspec.structs.replace(memory, namespace=goal.name, key=key, version=version, seq=seq, updated_at=now)
+
+    def touch(self, accesses: Sequence[Access]) -> None:
+        """Writes down accesses."""
+        self.connection.executemany(
+            "UPDATE memories SET access_count = access_count + ?, last_accessed = max(coalesce(last_accessed, 0), ?)"
+            " WHERE id = ?",
+            [(one.count, one.last, one.id) for one in accesses],
+        )
+
+    def expire(self, now: int, limit: int) -> list[tuple[str, int]]:
+        """Removes what has passed its time."""
+        gone: dict[str, int] = {}
+        rows = self.connection.execute(
+            f"SELECT {HEAD}, m.namespace_id FROM memories m JOIN namespaces n ON n.id = m.namespace_id"  # noqa: S608 - fixed columns
+            " WHERE m.expires_at <= ? AND n.name IS NOT NULL ORDER BY m.expires_at LIMIT ?",
+            (now, limit),
+        ).fetchall()
+        for row in rows:
+            memory = memory_of(row)
+            self.remove(memory, row[-1], row[-2], now, "expired")
+            gone[memory.namespace] = gone.get(memory.namespace, 0) + 1
+        self.connection.execute("DELETE FROM idempotency WHERE expires_at <= ?", (now,))
+        self.connection.execute(
+            "DELETE FROM sessions WHERE expires_at <= ? AND NOT EXISTS (SELECT 1 FROM memories m"
+            " WHERE m.namespace_id = sessions.namespace_id AND m.session_id = sessions.id)",
+            (now,),
+        )
+        if rows:
+            self.connection.execute("PRAGMA incremental_vacuum(1000)")
+        return list(gone.items())
+
+    # ---- namespaces
+    def put_namespace(self, name: str, config: NamespaceConfig, now: int, *, create: bool, limit: int) -> None:
+        """Creates or configures a namespace."""
+        if self.read_only is not None:
+            raise ReadOnlyError(self.read_only)
+        place = self.place(name)
+        explicit = bool(
+            place.id and self.connection.execute("SELECT explicit FROM namespaces WHERE id = ?", (place.id,)).get
+        )
+        if create and explicit:
+            raise AlreadyExistsError("The namespace exists already", namespace=name)
+        if not create and not place.id:
+            raise NamespaceNotFoundError(name)
+        if limit and not explicit:
+            have = self.connection.execute("SELECT count(*) FROM namespaces WHERE explicit AND name IS NOT NULL").get
+            if have >= limit:
+                raise QuotaExceededError("", "MAX_NAMESPACE_COUNT", limit)
+        self.found(place, now)
+        self.connection.execute(
+            "UPDATE namespaces SET config = ?, explicit = 1 WHERE id = ?", (_encode(config).decode(), place.id)
+        )
+        self._changed_namespaces()
+
+    def delete_namespace(self, name: str, now: int, *, recursive: bool) -> list[int]:
+        """Takes the names away; what they held is no longer reachable."""
+        self.flush_use()
+        scope, bound = select_scope((name,), recursive=True)
+        rows = self.connection.execute(
+            f"SELECT n.id, n.name, n.memories FROM namespaces n WHERE {scope}",  # noqa: S608 - from the compiler
+            bound,
+        ).fetchall()
+        if not rows:
+            raise NamespaceNotFoundError(name)
+        below = sum(1 for row in rows if row[1] != name)
+        if not recursive:
+            visible = self.connection.execute(
+                "SELECT count(*) FROM memories m JOIN namespaces n ON n.id = m.namespace_id"  # noqa: S608 - condition from the compiler
+                f" WHERE {scope} AND (m.expires_at IS NULL OR m.expires_at > ?)",
+                (*bound, now),
+            ).get
+            if visible or below:
+                raise NamespaceNotEmptyError(name, visible, below)
+        self.connection.executemany(
+            "UPDATE namespaces SET deleted_name = name, name = NULL, explicit = 0 WHERE id = ?",
+            [(row[0],) for row in rows],
+        )
+        self._changed_namespaces()
+        return [row[0] for row in rows]
+
+    def purge(self, ticket: int, now: int, limit: int) -> int:
+        """Removes memories of a deleted namespace."""
+        name = self.connection.execute("SELECT deleted_name FROM namespaces WHERE id = ?", (ticket,)).get
+        rows = self.connection.execute(
+            "SELECT id, key, version, metadata FROM memories WHERE namespace_id = ? LIMIT ?", (ticket, limit)
+        ).fetchall()
+        for number, key, version, metadata in rows:
+            self._erase(number, _tags_of(metadata))
+            # Where the namespace was made anew, what is stored there now came later than this delete.
+            self.connection.execute(
+                "INSERT OR IGNORE INTO tombstones SELECT ?, ?, ?, ?, ?, ?, 'deleted' WHERE NOT EXISTS"
+                " (SELECT 1 FROM memories m JOIN namespaces n ON n.id = m.namespace_id WHERE n.name = ? AND m.key = ?)",
+                (name, key, version, self.next_seq(), number, now, name, key),
+            )
+        self.connection.execute(
+            "UPDATE namespaces SET memories = max(0, memories - ?) WHERE id = ?", (len(rows), ticket)
+        )
+        if not rows:
+            self.connection.execute("UPDATE namespaces SET memories = 0, bytes = 0 WHERE id = ?", (ticket,))
+            self.connection.execute("DELETE FROM sessions WHERE namespace_id = ?", (ticket,))
+            self.connection.execute("PRAGMA incremental_vacuum(1000)")
+        return len(rows)
+
+    def rename_namespace(self, source: str, target: str, now: int) -> int:
+        """Renames a namespace with all below it."""
+        if self.read_only is not None:
+            raise ReadOnlyError(self.read_only)
+        if contains(source, target) or contains(target, source):
+            raise InvalidInputError("to.namespace", "A namespace cannot be moved into itself or onto one above it")
+        self.flush_use()
+        scope, bound = select_scope((target,), recursive=True)
+        if self.connection.execute(f"SELECT 1 FROM namespaces n WHERE {scope} LIMIT 1", bound).get:  # noqa: S608 - from the compiler
+            raise AlreadyExistsError("The target exists already", namespace=target)
+        scope, bound = select_scope((source,), recursive=True)
+        rows = self.connection.execute(
+            f"SELECT n.id, n.name, n.config, n.explicit, n.created_at FROM namespaces n WHERE {scope}",  # noqa: S608 - from the compiler
+            bound,
+        ).fetchall()
+        if not rows:
+            raise NamespaceNotFoundError(source)
+        moved = 0
+        for namespace_id, name, config, explicit, created_at in rows:
+            new_name = target + name[len(source) :]
+            self._places.clear()
+            goal = self.place(new_name)
+            self.found(goal, now)
+            self.connection.execute(
+                "UPDATE namespaces SET config = ?, explicit = ?, created_at = ? WHERE id = ?",
+                (config, explicit, created_at, goal.id),
+            )
+            self.connection.execute(
+                "UPDATE sessions SET namespace_id = ? WHERE namespace_id = ?", (goal.id, namespace_id)
+            )
+            numbers = self.connection.execute(
+                "SELECT id FROM memories WHERE namespace_id = ? ORDER BY id", (namespace_id,)
+            ).fetchall()
+            for (number,) in numbers:
+                memory = self._by_id(number)
+                if limits := [limit for limit in goal.limits if not contains(limit[0], source)]:
+                    self._check_quotas(
+                        Place(goal.id, goal.name, goal.floor, goal.config, limits), now, 1, len(memory.value)
+                    )
+                self._carry(memory, namespace_id, goal, memory.key, len(memory.value), now)
+                moved += memory.visible(now)
+            self.flush_use()
+            self.connection.execute(
+                "UPDATE namespaces SET deleted_name = name, name = NULL, explicit = 0, memories = 0, bytes = 0 WHERE id = ?",
+                (namespace_id,),
+            )
+        self._changed_namespaces()
+        return moved
+
+    # ---- sessions
+    def flush_sessions(self) -> None:
+        """Writes down which sessions stores have used: created, reopened, their ttl slid."""
+        for (namespace_id, session_id), (project_id, now) in self._sessions.items():
+            self.connection.execute(
+                "INSERT INTO sessions (namespace_id, id, project_id, created_at, last_used) VALUES (?1, ?2, ?3, ?4, ?4)"
+                " ON CONFLICT DO UPDATE SET last_used = max(last_used, ?4), ended_at = NULL,"
+                " expires_at = ?4 + CAST(round(ttl * ?5) AS INTEGER)",
+                (namespace_id, session_id, project_id, now, SECOND),
+            )
+        self._sessions = {}
+
+    def _session(self, namespace: str, session_id: str, now: int) -> Session:
+        """The session as it stands in this transaction. Raises SessionNotFoundError."""
+        self.flush_sessions()
+        row = self.connection.execute(
+            f"SELECT {SESSION} FROM sessions s JOIN namespaces n ON n.id = s.namespace_id WHERE n.name = ? AND s.id = ?",  # noqa: S608
+            (now, namespace, session_id),
+        ).fetchone()
+        if row is None:
+            raise SessionNotFoundError(namespace, session_id)
+        return session_of(row)
+
+    def put_session(self, session: Session) -> Session:
+        """Creates or replaces a session."""
+        if self.read_only is not None:
+            raise ReadOnlyError(self.read_only)
+        place = self.place(session.namespace)
+        self.found(place, session.last_used)
+        self.connection.execute(
+            "INSERT INTO sessions (namespace_id, id, cluster_id, project_id, ttl, metadata, created_at, last_used, expires_at,"
+            " ended_at) VALUES (?, ?, ?, ?, ?, CAST(? AS TEXT), ?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET cluster_id = excluded.cluster_id,"
+            " project_id = excluded.project_id, ttl = excluded.ttl, metadata = excluded.metadata,"
+            " last_used = excluded.last_used,"
+            " expires_at = excluded.expires_at, ended_at = excluded.ended_at",
+            (
+                place.id,
+                session.id,
+                session.cluster_id,
+                session.project_id,
+                session.ttl,
+                session.metadata,
+                session.created_at,
+                session.last_used,
+                session.expires_at,
+                session.ended_at,
+            ),  # fmt: skip - a record in its own order
+        )
+        return self._session(session.namespace, session.id, session.last_used)
+
+    def touch_sessions(self, refs: Sequence[tuple[str, str]], now: int) -> None:
+        """Slides the ttl of active sessions."""
+        self.connection.executemany(
+            "UPDATE sessions SET last_used = max(last_used, ?1), expires_at = ?1 + CAST(round(ttl * ?2) AS INTEGER)"
+            " WHERE id = ?4 AND namespace_id = (SELECT id FROM namespaces WHERE name = ?3)"
+            " AND ended_at IS NULL AND (expires_at IS NULL OR expires_at > ?1)",
+            [(now, SECOND, namespace, session_id) for namespace, session_id in refs],
+        )
+
+    def end_session(self, namespace: str, session_id: str, memories: WithMemories, now: int) -> tuple[Session, int]:
+        """Ends a session, with its memories as asked."""
+        self._session(namespace, session_id, now)
+        place = self.place(namespace)
+        affected = 0
+        if memories is not WithMemories.KEEP:
+            rows = self.connection.execute(
+                f"SELECT {HEAD} FROM memories m JOIN namespaces n ON n.id = m.namespace_id"  # noqa: S608 - fixed columns
+                " WHERE m.namespace_id = ? AND m.session_id = ? AND (m.expires_at IS NULL OR m.expires_at > ?)",
+                (place.id, session_id, now),
+            ).fetchall()
+            for row in rows:
+                memory = memory_of(row)
+                if memories is WithMemories.DELETE:
+                    self.remove(memory, place.id, row[-1], now, "deleted")
+                else:
+                    self.connection.execute(
+                        "UPDATE memories SET expires_at = ?, version = ?, seq = ?, updated_at = ? WHERE id = ?",
+                        (now, memory.version + 1, self.next_seq(), now, memory.id),
+                    )
+                    self._count(place.id, 0, 0, memory.version + 1)
+            affected = len(rows)
+        self.connection.execute(
+            "UPDATE sessions SET ended_at = ? WHERE namespace_id = ? AND id = ?", (now, place.id, session_id)
+        )
+        return self._session(namespace, session_id, now), affected
+
+
+def keywords_text(keywords: tuple[str, ...]) -> str:
+    """Keywords as they are kept: a JSON array."""
+    return _encode(keywords).decode()
+
+
+def indexed(text: str) -> str:
+    """A text as the index sees it."""
+    return text if text.isascii() else spaced(fold(text))
+
+
+class _Tags(Struct):
+    tags: tuple[str, ...] = ()
+
+
+_tags = msgspec.json.Decoder(_Tags)
+
+
+def _tags_of(metadata: str | None) -> tuple[str, ...]:
+    return () if metadata is None else _tags.decode(metadata).tags

@@ -1,0 +1,193 @@
+"""The one writer of a process: commits whatever has queued up in one transaction, so that many requests share one sync."""
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+import apsw
+
+from unified_memory.model.errors import StorageBusyError, StorageError, UnifiedMemoryError
+from unified_memory.storage.sqlite.connection import Database, WriteLock, connect, translate
+from unified_memory.storage.sqlite.transaction import Transaction
+
+T = TypeVar("T")
+MAX_GROUP = 256
+MAX_WAITING = 10_000
+# A write that no one has begun after this long is given up: another process holds the database.
+PATIENCE_SECONDS = 30.0
+CHECKPOINT_PAGES = 2_000
+
+
+class Unit:
+    """Work for one transaction and who waits for it. `alone`: it makes one change at most, after all that may raise."""
+
+    __slots__ = ("abandoned", "alone", "error", "future", "result", "since", "work")
+
+    def __init__(
+        self, work: Callable[[Transaction], Any], future: "asyncio.Future[Any]", since: float, *, alone: bool
+    ) -> None:
+        self.work = work
+        self.future = future
+        self.since = since
+        self.alone = alone
+        self.abandoned = False
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+class Writer:
+    """A thread with the writing connection. Made, used and closed on one event loop."""
+
+    def __init__(self, path: Path, *, cache_kib: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._queue: SimpleQueue[Unit | None] = SimpleQueue()
+        self._waiting: deque[Unit] = deque()
+        self._watch: asyncio.TimerHandle | None = None
+        self._connection = connect(path, cache_kib=cache_kib, writer=True)
+        self._wal_pages = 0
+        self._connection.set_wal_hook(self._committed)
+        self._lock = WriteLock(path)
+        self._transaction = Transaction(self._connection)
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="unified-memory-writer", daemon=True)
+        self._thread.start()
+
+    async def do(self, work: Callable[[Transaction], T], *, alone: bool = False) -> T:
+        """Runs the work inside a transaction and returns its result once that is committed and synced.
+
+        The work may be run again where the transaction it shared had to be taken back. Raises what it raises, then
+        nothing of it is kept; StorageError and below where the database could not.
+        """
+        if self._closed:
+            raise StorageError("The storage is closed")
+        if len(self._waiting) >= MAX_WAITING:
+            raise StorageBusyError(f"{MAX_WAITING} writes are waiting")
+        unit = Unit(work, self._loop.create_future(), time.monotonic(), alone=alone)
+        self._waiting.append(unit)
+        if self._watch is None:
+            self._watch = self._loop.call_later(PATIENCE_SECONDS, self._give_up)
+        self._queue.put(unit)
+        return await unit.future  # type: ignore[no-any-return]  # the future carries what `work` returns
+
+    async def close(self) -> None:
+        """Commits what is waiting, then ends the thread."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._watch is not None:
+            self._watch.cancel()
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+        self._lock.close()
+        self._connection.close()
+
+    # ---- on the event loop
+    def _deliver(self, units: list[Unit]) -> None:
+        for unit in units:
+            # Units end in the order in which they came, but for those that were given up.
+            while self._waiting and self._waiting[0] is not unit:
+                self._waiting.popleft()
+            if self._waiting:
+                self._waiting.popleft()
+            if unit.future.done():
+                continue
+            if unit.error is None:
+                unit.future.set_result(unit.result)
+            else:
+                unit.future.set_exception(unit.error)
+
+    def _give_up(self) -> None:
+        self._watch = None
+        horizon = time.monotonic() - PATIENCE_SECONDS
+        for unit in self._waiting:
+            if unit.since > horizon:
+                break
+            unit.abandoned = True
+            if not unit.future.done():
+                unit.future.set_exception(
+                    StorageBusyError("Another process holds the database for too long", retry_after=5)
+                )
+        if self._waiting:
+            self._watch = self._loop.call_later(PATIENCE_SECONDS / 4, self._give_up)
+
+    # ---- on the thread
+    def _committed(self, _connection: Database, _name: str, pages: int) -> int:
+        self._wal_pages = pages
+        return 0
+
+    def _run(self) -> None:
+        going_on = True
+        while going_on:
+            units: list[Unit] = []
+            waited = self._queue.get()
+            while waited is not None:
+                units.append(waited)
+                if len(units) == MAX_GROUP or self._queue.empty():
+                    break
+                waited = self._queue.get()
+            going_on = waited is not None
+            if units:
+                self._lock.acquire()
+                try:
+                    self._commit(units)
+                finally:
+                    self._lock.release()
+                self._loop.call_soon_threadsafe(self._deliver, units)
+                self._checkpoint()
+
+    def _commit(self, units: list[Unit]) -> None:
+        """One transaction for all; where the database refuses it, one for each, so that only what cannot be done fails."""
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._transaction.begin()
+            for unit in units:
+                if not unit.abandoned:
+                    self._one(unit)
+            self._transaction.finish()
+            self._connection.execute("COMMIT")
+        except Exception as error:  # noqa: BLE001 - the thread's boundary: whatever it is reaches the one who waits
+            self._roll_back()
+            if len(units) > 1:
+                for unit in units:
+                    unit.result = unit.error = None
+                    self._commit([unit])
+            else:
+                units[0].error = translate(error) if isinstance(error, apsw.Error) else error
+
+    def _one(self, unit: Unit) -> None:
+        if unit.alone:
+            try:
+                unit.result = unit.work(self._transaction)
+            except UnifiedMemoryError as error:
+                unit.error = error
+            return
+        mark = self._transaction.mark()
+        self._connection.execute("SAVEPOINT unit")
+        try:
+            unit.result = unit.work(self._transaction)
+        except UnifiedMemoryError as error:
+            self._connection.execute("ROLLBACK TO unit")
+            self._transaction.back_to(mark)
+            unit.error = error
+        self._connection.execute("RELEASE unit")
+
+    def _roll_back(self) -> None:
+        self._transaction.forget()
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def _checkpoint(self) -> None:
+        """Moves the log into the database when it has grown; readers and other writers are not kept waiting."""
+        if self._wal_pages < CHECKPOINT_PAGES or (not self._queue.empty() and self._wal_pages < 8 * CHECKPOINT_PAGES):
+            return
+        try:
+            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except (apsw.BusyError, apsw.FullError, apsw.IOError):
+            # What is in the log is durable; a later checkpoint, or the next opening, moves it.
+            return
+        self._wal_pages = 0

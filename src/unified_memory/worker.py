@@ -1,0 +1,56 @@
+"""The clock: runs the service's passes at intervals, on one node at a time under a lease."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+
+from unified_memory.model.errors import UnifiedMemoryError
+from unified_memory.service.service import Service
+
+Pass = Callable[[], Awaitable[None]]
+log = logging.getLogger("unified_memory.worker")
+
+
+class Worker:
+    """Cleanup every `cleanup_seconds` on one process, flushing of access counts every `flush_seconds` on each."""
+
+    def __init__(self, service: Service, *, cleanup_seconds: float, flush_seconds: float) -> None:
+        self._service = service
+        self._cleanup_seconds = cleanup_seconds
+        self._flush_seconds = flush_seconds
+        self._holder = secrets.token_hex(8)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begins; the first pass comes after the first interval."""
+        self._tasks = [
+            asyncio.create_task(self._every(self._cleanup_seconds, self._cleanup), name="cleanup"),
+            asyncio.create_task(self._every(self._flush_seconds, self._service.upkeep.flush), name="flush"),
+        ]
+
+    async def stop(self) -> None:
+        """Ends the passes."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _every(self, seconds: float, run: Pass) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await run()
+            except UnifiedMemoryError as error:
+                # The pass is tried again at its next turn; nothing is lost meanwhile.
+                log.warning("A pass failed: %s: %s", error.code, error.detail)
+
+    async def _cleanup(self) -> None:
+        upkeep = self._service.upkeep
+        if not await upkeep.lease("cleanup", self._holder, max(60.0, 2 * self._cleanup_seconds)):
+            return
+        gone = 0
+        async for removed in upkeep.cleanup():
+            gone += sum(removed.expired.values()) + removed.purged
+        if gone:
+            log.info("Cleanup removed %d memories", gone)

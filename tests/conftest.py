@@ -1,0 +1,48 @@
+"""Which tests run.
+
+Slow and system ones with --all only. One that lacks what scripts/setup installs is skipped at a desk and
+fails in CI.
+"""
+
+import os
+import shutil
+
+import pytest
+from hypothesis import settings
+
+CI = os.environ.get("CI", "").lower() in {"1", "true"}
+
+# hypothesis brings the profile "ci", which takes the same examples every time.
+settings.register_profile("desk", deadline=None)
+settings.register_profile("nightly", deadline=None, max_examples=2_000)
+settings.load_profile("ci" if CI else "desk")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="run the tests marked slow or system, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--all"):
+        return
+    chosen: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
+    for item in items:
+        extra = item.get_closest_marker("slow") or item.get_closest_marker("system")
+        (left_out if extra else chosen).append(item)
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = chosen
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("system"):
+        for program in marker.args:
+            if shutil.which(program) is None:
+                absent(f"{program} is not installed; scripts/setup --system does it")
+
+
+def absent(what: str) -> None:
+    """End a test that lacks something which scripts/setup installs: skipped at a desk, failed in CI."""
+    if CI:
+        pytest.fail(what, pytrace=False)
+    pytest.skip(what)

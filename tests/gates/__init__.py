@@ -1,0 +1,1 @@
+"""Each gate of scripts/check, shown to bite on a planted violation."""
