@@ -50,9 +50,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON, ex
 Url = Annotated[
     str | None, typer.Option(metavar="URL", help="Ask the service running there, such as http://127.0.0.1:3200.")
 ]
-DataDir = Annotated[
-    Path | None, typer.Option(metavar="PATH", help="Work on this data directory (otherwise: MCP_DATA_DIR's).")
-]
+DataDir = Annotated[Path | None, typer.Option(metavar="PATH", help="Work on this data directory (default: as serve).")]
 
 
 class Job(Struct):

@@ -24,7 +24,10 @@ def _plain(setting: Any) -> Any:
 def _parameter(option: Option) -> inspect.Parameter:
     flag = "--" + option.name.replace("_", "-")
     setting = getattr(DEFAULTS, option.name)
-    default = views.size(setting) if option.kind == "size" and setting else views.text_of(_plain(setting))
+    # A directory's default depends on the machine: its help tells it.
+    default = "" if option.kind == "path" else views.text_of(_plain(setting))
+    if option.kind == "size" and setting:
+        default = views.size(setting)
     help_text = f"{option.help} (variable: {option.variable}" + (f"; default: {default})" if default else ")")
     annotation: Any
     if option.kind == "bool":
@@ -34,8 +37,8 @@ def _parameter(option: Option) -> inspect.Parameter:
         def parsed(text: str) -> Any:
             try:
                 return read(option, text)
-            except InvalidInputError as error:
-                raise typer.BadParameter(error.detail) from None
+            except InvalidInputError:
+                raise typer.BadParameter(f"{text!r} is no {option.kind}") from None
 
         annotation = Annotated[
             Any, typer.Option(flag, metavar=option.kind.upper(), help=help_text, parser=parsed, show_default=False)

@@ -50,7 +50,7 @@ def text_of(value: Any) -> str:
         return ""
     if isinstance(value, str):
         return value
-    return bytes(value).decode() if isinstance(value, Raw) else _json(value)
+    return bytes(value).decode() if isinstance(value, Raw) else encode(value).decode()
 
 
 def preview(value: Any) -> str:
@@ -63,23 +63,7 @@ def whole(value: Any) -> str:
     """A value with every detail; texts without quotes."""
     if isinstance(value, str):
         return value
-    return msgspec.json.format(_json(value).encode(), indent=2).decode()
-
-
-def _json(value: Any) -> str:
-    try:
-        return encode(value).decode()
-    except UnicodeEncodeError:
-        # A lone surrogate somewhere inside: shown as the escape that it came as.
-        return encode(_escaped(value)).decode()
-
-
-def _escaped(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, dict):
-        return {_escaped(name): _escaped(part) for name, part in value.items()}
-    return list(map(_escaped, value)) if isinstance(value, list) else value
+    return msgspec.json.format(encode(value), indent=2).decode()
 
 
 def moment(instant: str | None) -> str:

@@ -9,12 +9,12 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, Generic, TypeVar, cast
 from urllib.parse import quote
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from unified_memory.client import shapes
 from unified_memory.client.errors import ServiceUnavailableError, UnexpectedAnswerError
@@ -109,9 +109,26 @@ class Listing(Call[PageT], Generic[PageT, ItemT], frozen=True, kw_only=True):
 
 
 # ---- JSON
-def _number(text: str) -> float | Decimal:
+def _number(text: str) -> Any:
     number = float(text)
-    return number if math.isfinite(number) else Decimal(text)
+    if math.isfinite(number):
+        return number
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return Raw(text.encode())
+
+
+def _integer(text: str) -> Any:
+    try:
+        return int(text)
+    except ValueError:
+        # Python reads at most some thousand digits.
+        return Decimal(text)
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(text)
 
 
 _decoder = msgspec.json.Decoder(float_hook=_number)
@@ -135,11 +152,7 @@ def encode(body: Mapping[str, Any]) -> bytes:
 
 
 def _dump(value: Any) -> bytes:
-    try:
-        text = _encoder.encode(value)
-    except UnicodeEncodeError:
-        # A lone surrogate has no UTF-8, but an escape.
-        text = json.dumps(value, allow_nan=False, default=msgspec.to_builtins).encode()
+    text = _encoder.encode(value)
     if (b"null" in text or b"NaN" in text or b"Inf" in text) and not _finite(value):
         raise ValueError("NaN and infinities have no JSON")
     return text
@@ -159,13 +172,16 @@ def _finite(value: Any) -> bool:
 
 
 def decode(answer: Answer) -> Any:
-    """The JSON of an answer; a number beyond what a float holds is a Decimal. Raises UnexpectedAnswerError."""
+    """The JSON of an answer. Raises UnexpectedAnswerError.
+
+    A number beyond a float, or an integer of too many digits for Python, is a Decimal, and beyond even that a `msgspec.Raw`.
+    """
     try:
         return _decoder.decode(answer.content)
     except (msgspec.MsgspecError, UnicodeDecodeError):
+        # An integer of thousands of digits is JSON, too.
         try:
-            # Escaped lone surrogates are JSON, too.
-            return json.loads(answer.content, parse_float=_number)
+            return json.loads(answer.content, parse_float=_number, parse_int=_integer, parse_constant=_no_constant)
         except ValueError:
             raise _unexpected(answer) from None
 

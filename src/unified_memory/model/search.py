@@ -98,7 +98,7 @@ STOP_WORDS = frozenset(
 )
 SNIPPET_CHARS = 240
 KEYWORD_CHARS = 600
-KEYWORD_LETTERS = 4
+_KEYWORD = re.compile(r"[^\W_]{4,}")
 
 
 class Term(Struct, frozen=True):
@@ -203,7 +203,9 @@ def snippet(text: str, spans: list[tuple[int, int]]) -> str:
 
 def keywords_of(text: str, tags: tuple[str, ...], title: str | None, limit: int = 8) -> tuple[str, ...]:
     """Tags, title and the most telling terms of a text: of the words at its beginning the longest, without stop words."""
-    found = dict.fromkeys(w for w in words(text[:KEYWORD_CHARS]) if len(w) >= KEYWORD_LETTERS and w not in STOP_WORDS)
+    found = dict.fromkeys(_KEYWORD.findall(fold(spaced(text[:KEYWORD_CHARS]))))
+    for word in STOP_WORDS & found.keys():
+        del found[word]
     telling = sorted(found, key=len, reverse=True)[:limit]
     return tuple(dict.fromkeys([*tags, *([title] if title else []), *telling]))
 

@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from urllib.parse import unquote_to_bytes
 
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Router
 from starlette.routing import Route as StarletteRoute
@@ -29,6 +30,21 @@ _HOT_KEYED = {
 }
 # What servers write for a byte of the path that is no UTF-8.
 _REPLACEMENT = "\ufffd"
+
+
+class _Tail(Convertor[str]):
+    """All that follows. Starlette's own `path` ends at a newline, so that `acme%0A` would be taken for `acme`."""
+
+    regex = r"[\s\S]*"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("tail", _Tail())
 
 
 class RestApplication:
@@ -135,7 +151,7 @@ def check_path(scope: Scope) -> None:
 def _starlette(prefix: str, route: Route, application: RestApplication) -> StarletteRoute:
     path = route.path
     if path.endswith("}"):
-        path = path[:-1] + ":path}"
+        path = path[:-1] + ":tail}"
     return StarletteRoute(prefix + path, _Routed(application, route), methods=[route.method])
 
 

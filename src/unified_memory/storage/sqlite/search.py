@@ -5,7 +5,6 @@ from typing import Any
 
 import apsw
 
-from unified_memory.model.errors import InvalidInputError
 from unified_memory.model.memory import Memory
 from unified_memory.model.search import Hit, SearchRequest, SearchTerms, Term, fold, names_of, snippet
 from unified_memory.model.value import parse, text_of
@@ -28,8 +27,8 @@ def find(connection: Database, request: SearchRequest, now: int) -> list[Hit]:
     if not scored and not _by_words(connection, _at_start(request), now):
         return _inside_words(connection, request, now)
     tokenizer = connection.fts5_tokenizer("porter", ["unicode61", "remove_diacritics", "2"])
-    patterns = [_pattern(tokenizer, term) for term in request.terms.any]
-    return [_hit(tokenizer, patterns, memory, score) for memory, score in scored]
+    matcher = _Matcher(tokenizer, request.terms.any)
+    return [_hit(matcher, memory, score) for memory, score in scored]
 
 
 def _at_start(request: SearchRequest) -> SearchRequest:
@@ -146,51 +145,59 @@ def _folded_spans(pattern: re.Pattern[str], text: str) -> list[tuple[int, int]]:
     return [(place[m.start()], place[m.end() - 1] + 1) for m in pattern.finditer("".join(folded))]
 
 
-# The stems of a term's words and, where the last may go on, that word itself.
-Stems = tuple[tuple[str, ...], str | None]
+class _Matcher:
+    """Finds the terms of a query in a text, with the index's own tokenizer."""
+
+    def __init__(self, tokenizer: Tokenizer, terms: tuple[Term, ...]) -> None:
+        self._tokenizer = tokenizer
+        self._singles: set[str] = set()
+        self._phrases: list[tuple[tuple[str, ...], str | None]] = []
+        self._unspaced: list[re.Pattern[str]] = []
+        for term in terms:
+            stems = tuple(token[2] for token in self._tokens(" ".join(term.words)))
+            if len(stems) == 1 and not term.prefix:
+                self._singles.add(stems[0])
+            elif stems:
+                self._phrases.append((stems, term.words[-1] if term.prefix else None))
+            if not (joined := "".join(term.words)).isascii():
+                # A run of an unspaced script is one token of the text, and many of the index.
+                self._unspaced.append(re.compile(re.escape(joined)))
+
+    def _tokens(self, text: str) -> list[tuple[int, int, str]]:
+        return self._tokenizer(text.encode(), apsw.FTS5_TOKENIZE_DOCUMENT, None)
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Where the terms stand in the beginning of the text, as character offsets, in order."""
+        shown = text[:_SHOWN_CHARS]
+        tokens = self._tokens(shown)
+        singles = self._singles
+        spans = [(start, end) for start, end, stem in tokens if stem in singles]
+        raw = shown.encode() if self._phrases or not shown.isascii() else b""
+        for stems, prefix in self._phrases:
+            spans += _phrase_spans(tokens, stems, prefix, raw)
+        if not shown.isascii():
+            spans = [(len(raw[:a].decode()), len(raw[:b].decode())) for a, b in spans]
+            for pattern in self._unspaced:
+                spans += _folded_spans(pattern, shown)
+        return sorted(spans)
 
 
-def _pattern(tokenizer: Tokenizer, term: Term) -> Stems:
-    return tuple(token[2] for token in _tokens(tokenizer, " ".join(term.words))), term.words[
-        -1
-    ] if term.prefix else None
-
-
-def _tokens(tokenizer: Tokenizer, text: str) -> list[Any]:
-    return tokenizer(text.encode(), apsw.FTS5_TOKENIZE_DOCUMENT, None)
-
-
-def _spans(tokenizer: Tokenizer, patterns: list[Stems], text: str) -> list[tuple[int, int]]:
-    """Where the terms stand in the text, as character offsets."""
-    shown = text[:_SHOWN_CHARS]
-    tokens = _tokens(tokenizer, shown)
+def _phrase_spans(
+    tokens: list[tuple[int, int, str]], stems: tuple[str, ...], prefix: str | None, raw: bytes
+) -> list[tuple[int, int]]:
     spans = []
-    raw = shown.encode()
-    for stems, prefix in patterns:
-        for i in range(len(tokens) - len(stems) + 1):
-            run = tokens[i : i + len(stems)]
-            if not all(t[2] == s for t, s in zip(run[:-1], stems[:-1], strict=True)):
-                continue
+    for i in range(len(tokens) - len(stems) + 1):
+        run = tokens[i : i + len(stems)]
+        if all(t[2] == s for t, s in zip(run[:-1], stems[:-1], strict=True)):
             start, end, last = run[-1]
             if last == stems[-1] or (prefix and fold(raw[start:end].decode()).startswith(prefix)):
                 spans.append((run[0][0], end))
-    if not shown.isascii():
-        spans = [(len(raw[:a].decode()), len(raw[:b].decode())) for a, b in spans]
-        lower = shown.lower()
-        for stems, _ in patterns:
-            # Runs of an unspaced script are one token here, and many in the index.
-            run_text = "".join(stems)
-            if not run_text.isascii():
-                spans.extend(m.span() for m in re.finditer(re.escape(run_text), lower))
-    return sorted(spans)
+    return spans
 
 
-def _hit(tokenizer: Tokenizer, patterns: list[Stems], memory: Memory, score: float) -> Hit:
-    try:
-        text = text_of(memory.parsed())
-    except InvalidInputError:
-        text = memory.value.decode()
-    spans = _spans(tokenizer, patterns, text)
+def _hit(matcher: _Matcher, memory: Memory, score: float) -> Hit:
+    text = text_of(memory.parsed())
+    spans = matcher.spans(text)
     matched = ["value"] if spans else []
-    matched += [name for name, part in _title_fields(memory).items() if part and _spans(tokenizer, patterns, part)]
+    matched += [name for name, part in _title_fields(memory).items() if part and matcher.spans(part)]
     return Hit(memory, score, matched, snippet(text, spans))

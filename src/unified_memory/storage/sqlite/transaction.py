@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -40,9 +41,11 @@ INSERT = """INSERT INTO memories (id, key, namespace_id, importance, version, se
     project_id, metadata, value_json) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT), CAST(? AS TEXT))"""
 UPDATE = """UPDATE memories SET importance = ?, version = ?, seq = ?, updated_at = ?, expires_at = ?, session_id = ?,
     project_id = ?, metadata = CAST(? AS TEXT), value_json = CAST(? AS TEXT) WHERE id = ?"""
+MAX_KNOWN_TAGS = 10_000
 BURY = "INSERT OR REPLACE INTO tombstones VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 
+@lru_cache(maxsize=4096)
 def scope_tokens(namespace: str) -> str:
     """The index's tokens of a namespace and all above it."""
     return " ".join(scope_token(name) for name in ancestors(namespace))
@@ -81,6 +84,7 @@ class Transaction:
     def __init__(self, connection: Database) -> None:
         self.connection = connection
         self._places: dict[str, Place] = {}
+        self._tags: dict[str, int] = {}
         self._epoch = -1
         self.last_id = self.last_seq = 0
         self.read_only: str | None = None
@@ -112,6 +116,7 @@ class Transaction:
     def forget(self) -> None:
         """After a rollback nothing that was gathered or learned holds."""
         self._places.clear()
+        self._tags.clear()
         self._epoch = -1
         self._use = {}
         self._sessions = {}
@@ -127,6 +132,7 @@ class Transaction:
         self.last_id, self.last_seq = mark.last_id, mark.last_seq
         self._use, self._sessions = {}, {}
         self._places.clear()
+        self._tags.clear()
 
     def next_seq(self) -> int:
         self.last_seq += 1
@@ -427,11 +433,20 @@ class Transaction:
                 (number, tag),
             )
         for tag in set(new) - set(old):
-            found = run("SELECT id FROM tags WHERE name = ?", (tag,)).get
+            run("INSERT OR IGNORE INTO memory_tags VALUES (?, ?)", (self._tag(tag), number))
+
+    def _tag(self, name: str) -> int:
+        """The id of a tag, made where there is none. Tags are never deleted, so what was seen once stays so."""
+        found = self._tags.get(name)
+        if found is None:
+            found = self.connection.execute("SELECT id FROM tags WHERE name = ?", (name,)).get
             if found is None:
-                run("INSERT INTO tags (name) VALUES (?)", (tag,))
+                self.connection.execute("INSERT INTO tags (name) VALUES (?)", (name,))
                 found = self.connection.last_insert_rowid()
-            run("INSERT OR IGNORE INTO memory_tags VALUES (?, ?)", (found, number))
+            if len(self._tags) >= MAX_KNOWN_TAGS:
+                self._tags.clear()
+            self._tags[name] = found
+        return found
 
     def remove(self, memory: Memory, namespace_id: int, size: int, now: int, reason: str) -> None:
         """Deletes a memory; its version is remembered, and its going stands in the commit order."""
