@@ -48,7 +48,7 @@ def _parameter(option: Option) -> inspect.Parameter:
 
 def _serve(**given: Any) -> None:
     """Run the service until it is stopped with Ctrl-C. What is not given comes from the environment."""
-    from unified_memory.app import serve
+    from unified_memory.server import serve
 
     with errors_told():
         serve(load(**given))

@@ -113,6 +113,7 @@ def _instant(instant: int | None) -> bytes:
 def encode_memory(memory: Memory, *, more: bytes = b"") -> bytes:
     """The record as JSON. `more`: further members as JSON text beginning with a comma, set before the end."""
     m = memory
+    created_at = to_rfc3339(m.created_at).encode()
     return (
         b'{"id":%d,"key":%b,"namespace":%b,"value":%b,"metadata":{"created_at":"%b","updated_at":"%b","expires_at":%b,'
         b'"access_count":%d,"last_accessed":%b,"importance":%d,"session_id":%b,"project_id":%b,%b,"version":%d,"tier":"%b"%b}'
@@ -121,8 +122,8 @@ def encode_memory(memory: Memory, *, more: bytes = b"") -> bytes:
         _dumps(m.key),
         _dumps(m.namespace),
         m.value,
-        to_rfc3339(m.created_at).encode(),
-        to_rfc3339(m.updated_at).encode(),
+        created_at,
+        created_at if m.updated_at == m.created_at else to_rfc3339(m.updated_at).encode(),
         _instant(m.expires_at),
         m.access_count,
         _instant(m.last_accessed),

@@ -1,6 +1,7 @@
 """Namespaces: `/`-separated paths of segments, never string prefixes."""
 
 import re
+from functools import lru_cache
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -12,6 +13,7 @@ MAX_SEGMENT_BYTES = 255
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
+@lru_cache(maxsize=4096)
 def check_namespace(name: str, field: str = "namespace") -> str:
     """The name itself, where it is one: 1 to 16 segments of 1 to 255 bytes, no control characters, not `.` or `..`.
 

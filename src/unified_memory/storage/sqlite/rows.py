@@ -34,6 +34,16 @@ FIND_HEAD = (
     f"SELECT {_BARE}, octet_length(m.value_json) FROM memories m"  # noqa: S608
     " WHERE m.namespace_id = ?2 AND m.key = ?3"
 )
+# The same for many at once: rows of a JSON array of (namespace id, key, namespace), and the place in it behind each row.
+_MANY = _columns("x''", "j.value->>2")
+FIND_HEADS = (
+    f"SELECT {_MANY}, octet_length(m.value_json), j.key FROM json_each(?) AS j"  # noqa: S608
+    " CROSS JOIN memories AS m ON m.namespace_id = j.value->>0 AND m.key = j.value->>1"
+)
+FIND_TOMBSTONES = (
+    "SELECT j.key, t.version FROM json_each(?) AS j"
+    " CROSS JOIN tombstones AS t ON t.namespace = j.value->>2 AND t.key = j.value->>1"
+)
 
 # One value is bound in it: the instant at which memories are visible or not.
 SESSION = (

@@ -8,6 +8,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TypeVar
 
+import apsw
 import msgspec
 
 from unified_memory.model.clock import Clock, SystemClock
@@ -33,7 +34,14 @@ from unified_memory.storage.base import (
 )
 from unified_memory.storage.sqlite import search
 from unified_memory.storage.sqlite.check import check_all
-from unified_memory.storage.sqlite.connection import Database, check_directory, connect, prepare, storage_errors
+from unified_memory.storage.sqlite.connection import (
+    Database,
+    check_directory,
+    connect,
+    prepare,
+    storage_errors,
+    translate,
+)
 from unified_memory.storage.sqlite.filters import Binding, condition, group_expression, order_terms, select_scope
 from unified_memory.storage.sqlite.rows import GET, JOB, RECORD, SESSION, job_of, memory_of, session_of
 from unified_memory.storage.sqlite.writer import Writer
@@ -133,9 +141,14 @@ class SQLiteStorage(Storage):
 
     # ---- memories
     async def get(self, namespace: str, key: str, now: int) -> Memory | None:
-        with storage_errors():
-            row = self._read_point(GET, (namespace, key, now))
-        return None if row is None else Memory(*row)  # type: ignore[arg-type]  # the columns are its fields
+        point = self._point
+        if point is None:
+            raise StorageError("The storage is not open")
+        try:
+            row = point.execute(GET, (namespace, key, now)).fetchone()
+        except apsw.Error as error:
+            raise translate(error) from error
+        return None if row is None else Memory(*row)
 
     async def get_many(self, refs: Sequence[tuple[str, str]], now: int) -> list[Memory | None]:
         def work(connection: Database) -> list[Memory | None]:
@@ -156,8 +169,8 @@ class SQLiteStorage(Storage):
     ) -> list[Outcome] | Replayed:
         if len(edits) == 1 and idempotency is None:
             only = edits[0]
-            return await self._write.do(lambda tx: [tx.edit(only, now)], alone=True)
-        return await self._write.do(lambda tx: tx.edit_all(edits, now, idempotency))
+            return await self._write.do(lambda tx: [tx.edit(only, now)], edits, alone=True)
+        return await self._write.do(lambda tx: tx.edit_all(edits, now, idempotency), edits)
 
     async def move(
         self, source: tuple[str, str], target: tuple[str, str], now: int, *, expected_version: int | None = None

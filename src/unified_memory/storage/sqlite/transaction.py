@@ -1,9 +1,9 @@
 """What is done inside one transaction of the writer: edits of memories, and the book-keeping that goes with them."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -30,17 +30,24 @@ from unified_memory.model.session import Session, WithMemories
 from unified_memory.storage.base import Access, Draft, Edit, Idempotency, Keep, Outcome, Remove, Replayed
 from unified_memory.storage.sqlite.connection import Database
 from unified_memory.storage.sqlite.filters import select_scope
-from unified_memory.storage.sqlite.rows import FIND_HEAD, FIND_WHOLE, HEAD, MEMORY, SESSION, memory_of, session_of
+from unified_memory.storage.sqlite.pending import Pending
+from unified_memory.storage.sqlite.rows import (
+    FIND_HEAD,
+    FIND_HEADS,
+    FIND_TOMBSTONES,
+    FIND_WHOLE,
+    HEAD,
+    MEMORY,
+    SESSION,
+    memory_of,
+    session_of,
+)
 from unified_memory.storage.sqlite.schema import VERSION
 
 _config = msgspec.json.Decoder(NamespaceConfig)
 _encode = msgspec.json.Encoder().encode
 
 FIND_ID = f"SELECT {MEMORY} FROM memories m JOIN namespaces n ON n.id = m.namespace_id WHERE m.id = ?"  # noqa: S608
-INSERT = """INSERT INTO memories (id, key, namespace_id, importance, version, seq, created_at, updated_at, expires_at, session_id,
-    project_id, metadata, value_json) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT), CAST(? AS TEXT))"""
-UPDATE = """UPDATE memories SET importance = ?, version = ?, seq = ?, updated_at = ?, expires_at = ?, session_id = ?,
-    project_id = ?, metadata = CAST(? AS TEXT), value_json = CAST(? AS TEXT) WHERE id = ?"""
 MAX_KNOWN_TAGS = 10_000
 BURY = "INSERT OR REPLACE INTO tombstones VALUES (?, ?, ?, ?, ?, ?, ?)"
 
@@ -91,6 +98,11 @@ class Transaction:
         self._use: dict[int, list[int]] = {}
         self._sessions: dict[tuple[int, str], tuple[str | None, int]] = {}
         self._written = 0
+        self._pending = Pending(connection)
+        # Heads that were read ahead, by (namespace id, key): None where there is no such memory.
+        self._heads: dict[tuple[int, str], tuple[Any, ...] | None] = {}
+        # Last versions of keys that have no memory, read ahead.
+        self._buried: dict[tuple[int, str], int] = {}
 
     # ---- the frame
     def begin(self) -> None:
@@ -107,11 +119,24 @@ class Transaction:
             self._epoch = epoch
 
     def finish(self) -> None:
-        """Writes what was gathered: the counters, the use of namespaces, the sessions that were used."""
+        """Writes what was gathered: memories, the counters, the use of namespaces, the sessions that were used."""
+        self.flush()
         self.flush_use()
         self.flush_sessions()
         if self.last_seq != self._written:
             self.connection.execute("UPDATE counters SET last_id = ?, last_seq = ?", (self.last_id, self.last_seq))
+        self._heads.clear()
+        self._buried.clear()
+
+    def settle(self) -> None:
+        """Before anything but an edit: all that was decided is written, and nothing that was read ahead holds any longer."""
+        self.flush()
+        self._heads.clear()
+        self._buried.clear()
+
+    def flush(self) -> None:
+        """Writes the memories that were decided; whoever reads or changes them by another statement calls it first."""
+        self._pending.flush()
 
     def forget(self) -> None:
         """After a rollback nothing that was gathered or learned holds."""
@@ -120,9 +145,16 @@ class Transaction:
         self._epoch = -1
         self._use = {}
         self._sessions = {}
+        self._forget_memories()
+
+    def _forget_memories(self) -> None:
+        self._pending.forget()
+        self._heads.clear()
+        self._buried.clear()
 
     def mark(self) -> Mark:
         """What `back_to` needs."""
+        self.flush()
         self.flush_use()
         self.flush_sessions()
         return Mark(self.last_id, self.last_seq, {}, {})
@@ -131,6 +163,7 @@ class Transaction:
         """Forgets what was gathered since the mark."""
         self.last_id, self.last_seq = mark.last_id, mark.last_seq
         self._use, self._sessions = {}, {}
+        self._forget_memories()
         self._places.clear()
         self._tags.clear()
 
@@ -207,6 +240,7 @@ class Transaction:
         self._use = {}
 
     def _check_quotas(self, place: Place, now: int, memories: int, size: int) -> None:
+        self.flush()
         for owner, max_memories, max_bytes in place.limits:
             self.flush_use()
             scope, bound = select_scope((owner,), recursive=True)
@@ -256,16 +290,42 @@ class Transaction:
             )
         return outcomes
 
+    def read_ahead(self, edits: Iterable[Edit]) -> None:
+        """Reads what these edits will ask for, in one statement for all of them."""
+        wanted = []
+        for edit in edits:
+            place = self.place(edit.namespace)
+            ref = (place.id, edit.key)
+            if place.id and not edit.whole and ref not in self._heads:
+                self._heads[ref] = None
+                wanted.append((place.id, edit.key, place.name))
+        if not wanted:
+            return
+        for row in self.connection.execute(FIND_HEADS, (_encode(wanted).decode(),)):
+            place_id, key, _ = wanted[row[-1]]
+            self._heads[place_id, key] = row[:-1]
+        missing = [one for one in wanted if self._heads[one[0], one[1]] is None]
+        if missing:
+            self._buried.update(((one[0], one[1]), 0) for one in missing)
+            for index, version in self.connection.execute(FIND_TOMBSTONES, (_encode(missing).decode(),)):
+                self._buried[missing[index][0], missing[index][1]] = version
+
+    def _find(self, place: Place, edit: Edit) -> tuple[Any, ...] | None:
+        """The row of the key, with the value where the edit needs it."""
+        ref = (place.id, edit.key)
+        if ref in self._pending.keys:
+            self.flush()
+        elif not edit.whole and ref in self._heads:
+            return self._heads[ref]
+        if not place.id:
+            return None
+        find = FIND_WHOLE if edit.whole else FIND_HEAD
+        return self.connection.execute(find, (place.name, place.id, edit.key)).fetchone()
+
     def edit(self, edit: Edit, now: int) -> Outcome:
         """One edit. Everything that may raise does so before the first write."""
         place = self.place(edit.namespace)
-        row = (
-            self.connection.execute(
-                FIND_WHOLE if edit.whole else FIND_HEAD, (place.name, place.id, edit.key)
-            ).fetchone()
-            if place.id
-            else None
-        )
+        row = self._find(place, edit)
         there = None if row is None else memory_of(row)
         current = there if there is not None and there.visible(now) else None
         decision = edit.decide(current, place.config)
@@ -287,128 +347,65 @@ class Transaction:
         if place.limits:
             self._check_quotas(place, now, 0 if current else 1, size - (old_size if current else 0))
         self.found(place, now)
+        ref = (place.id, edit.key)
         if there is not None and current is None:
             self.remove(there, place.id, old_size, now, "expired")
-        metadata = None if draft.attributes == NO_ATTRIBUTES else draft.attributes
-        run = self.connection.execute
-        if current is not None:
-            seq, version = self.next_seq(), current.version + 1
-            run(
-                UPDATE,
-                (
-                    draft.importance,
-                    version,
-                    seq,
-                    now,
-                    draft.expires_at,
-                    draft.session_id,
-                    draft.project_id,
-                    metadata,
-                    draft.value,
-                    current.id,
-                ),
-            )
-            self._count(place.id, 0, size - old_size, version)
-            memory = Memory(
-                current.id,
-                place.name,
-                edit.key,
-                draft.value,
-                draft.attributes,
-                draft.importance,
-                draft.session_id,
-                draft.project_id,
-                current.created_at,
-                now,
-                draft.expires_at,
-                current.access_count,
-                current.last_accessed,
-                version,
-                seq,
-            )  # fmt: skip - a record in its own order
-            if draft.tags or current.attributes != NO_ATTRIBUTES:
-                self._retag(current.id, current.tags, draft.tags)
-            run(
-                "UPDATE search_index SET keywords = ?, content_hash = ? WHERE memory_id = ?",
-                (keywords_text(draft.keywords), draft.content_hash, current.id),
-            )
-            run("DELETE FROM memory_text WHERE rowid = ?", (current.id,))
-        else:
+        metadata = None if draft.attributes == NO_ATTRIBUTES else draft.attributes.decode()
+        if current is None:
             if there is not None:
                 version = there.version + 1
+            elif ref in self._buried:
+                version = max(self._buried[ref], place.floor) + 1
             else:
-                last = (
-                    run("SELECT version FROM tombstones WHERE namespace = ? AND key = ?", (place.name, edit.key)).get
-                    or 0
-                )
-                version = max(last, place.floor) + 1
+                version = max(self._last_version(place.name, edit.key), place.floor) + 1
             self.last_id += 1
-            number, seq = self.last_id, self.next_seq()
-            run(
-                INSERT,
-                (
-                    number,
-                    edit.key,
-                    place.id,
-                    draft.importance,
-                    version,
-                    seq,
-                    now,
-                    now,
-                    draft.expires_at,
-                    draft.session_id,
-                    draft.project_id,
-                    metadata,
-                    draft.value,
-                ),  # fmt: skip - a record in its own order
-            )
+            number, created_at, count, last_accessed = self.last_id, now, 0, None
+            seq = self.next_seq()
+            self._pending.insert(number, ref, version, seq, now, draft, metadata)
             self._count(place.id, 1, size, version)
-            memory = Memory(
-                number,
-                place.name,
-                edit.key,
-                draft.value,
-                draft.attributes,
-                draft.importance,
-                draft.session_id,
-                draft.project_id,
-                now,
-                now,
-                draft.expires_at,
-                0,
-                None,
-                version,
-                seq,
-            )  # fmt: skip - a record in its own order
-            if draft.tags:
-                self._retag(number, (), draft.tags)
-            run(
-                "INSERT INTO search_index VALUES (?, ?, ?, NULL)",
-                (number, keywords_text(draft.keywords), draft.content_hash),
-            )
-        self.index(memory.id, draft.text, draft.title_text, place.name)
+            old_tags: tuple[str, ...] = ()
+        else:
+            number, created_at, old_tags = current.id, current.created_at, current.tags
+            count, last_accessed = current.access_count, current.last_accessed
+            seq, version = self.next_seq(), current.version + 1
+            self._pending.update(number, ref, version, seq, now, draft, metadata)
+            self._count(place.id, 0, size - old_size, version)
+        self._heads.pop(ref, None)
+        self._buried.pop(ref, None)
+        if old_tags or draft.tags:
+            self._retag(number, old_tags, draft.tags)
+        self._pending.index(
+            number,
+            keywords_text(draft.keywords),
+            draft.content_hash,
+            indexed(draft.text),
+            indexed(draft.title_text),
+            scope_tokens(place.name),
+        )
         if draft.session_id is not None:
             self._sessions[place.id, draft.session_id] = (draft.project_id, now)
-        return memory
+        return Memory(
+            number, place.name, edit.key, draft.value, draft.attributes, draft.importance, draft.session_id,
+            draft.project_id, created_at, now, draft.expires_at, count, last_accessed, version, seq,
+        )  # fmt: skip
 
-    def index(self, number: int, text: str, title_text: str, namespace: str) -> None:
-        """Makes the memory's words findable."""
-        self.connection.execute(
-            "INSERT INTO memory_text (rowid, body, title, scope) VALUES (?, ?, ?, ?)",
-            (number, indexed(text), indexed(title_text), scope_tokens(namespace)),
-        )
+    def _last_version(self, namespace: str, key: str) -> int:
+        """The last version of a key that has no memory."""
+        find = "SELECT version FROM tombstones WHERE namespace = ? AND key = ?"
+        return self.connection.execute(find, (namespace, key)).get or 0
 
     def reindex(self, number: int) -> None:
         """Derives what the index holds of a memory again."""
         memory = self._by_id(number)
         told = describe(memory.key, memory.attributes, memory.parsed())
-        run = self.connection.execute
-        run(
-            "INSERT OR REPLACE INTO search_index VALUES (?, ?, ?, NULL)",
-            (number, keywords_text(told.keywords), told.content_hash),
+        self._pending.index(
+            number,
+            keywords_text(told.keywords),
+            told.content_hash,
+            indexed(told.text),
+            indexed(told.title_text),
+            scope_tokens(memory.namespace),
         )
-        run("DELETE FROM memory_text WHERE rowid = ?", (number,))
-        self.index(number, told.text, told.title_text, memory.namespace)
 
     def derive(self, numbers: list[int]) -> None:
         """Derives everything that is derived of these memories again, their tags too."""
@@ -420,20 +417,17 @@ class Transaction:
             self._retag(number, (), self._by_id(number).tags)
 
     def _by_id(self, number: int) -> Memory:
+        self.flush()
         row = self.connection.execute(FIND_ID, (number,)).fetchone()
         if row is None:
             raise StorageCorruptError(f"Memory {number} has gone")
         return memory_of(row)
 
     def _retag(self, number: int, old: tuple[str, ...], new: tuple[str, ...]) -> None:
-        run = self.connection.execute
         for tag in set(old) - set(new):
-            run(
-                "DELETE FROM memory_tags WHERE memory_id = ? AND tag_id = (SELECT id FROM tags WHERE name = ?)",
-                (number, tag),
-            )
+            self._pending.untag(self._tag(tag), number)
         for tag in set(new) - set(old):
-            run("INSERT OR IGNORE INTO memory_tags VALUES (?, ?)", (self._tag(tag), number))
+            self._pending.tag(self._tag(tag), number)
 
     def _tag(self, name: str) -> int:
         """The id of a tag, made where there is none. Tags are never deleted, so what was seen once stays so."""
@@ -450,6 +444,9 @@ class Transaction:
 
     def remove(self, memory: Memory, namespace_id: int, size: int, now: int, reason: str) -> None:
         """Deletes a memory; its version is remembered, and its going stands in the commit order."""
+        ref = (namespace_id, memory.key)
+        self._heads.pop(ref, None)
+        self._buried.pop(ref, None)
         self._erase(memory.id, memory.tags)
         self._count(namespace_id, -1, -size, memory.version)
         self.connection.execute(
@@ -459,12 +456,14 @@ class Transaction:
     def _erase(self, number: int, tags: tuple[str, ...]) -> None:
         run = self.connection.execute
         self._retag(number, tags, ())
+        self.flush()
         run("DELETE FROM memory_text WHERE rowid = ?", (number,))
         run("DELETE FROM search_index WHERE memory_id = ?", (number,))
         run("DELETE FROM memories WHERE id = ?", (number,))
 
     def move(self, source: tuple[str, str], target: tuple[str, str], now: int, expected: int | None) -> Memory:
         """Renames a key."""
+        self.settle()
         if self.read_only is not None:
             raise ReadOnlyError(self.read_only)
         origin, goal = self.place(source[0]), self.place(target[0])
@@ -489,7 +488,7 @@ class Transaction:
 
     def _carry(self, memory: Memory, origin_id: int, goal: Place, key: str, size: int, now: int) -> Memory:
         run = self.connection.execute
-        last = run("SELECT version FROM tombstones WHERE namespace = ? AND key = ?", (goal.name, key)).get or 0
+        last = self._last_version(goal.name, key)
         version = max(memory.version, last, goal.floor) + 1
         run(BURY, (memory.namespace, memory.key, memory.version, self.next_seq(), memory.id, now, "moved"))
         self._count(origin_id, -1, -size, memory.version)
@@ -510,6 +509,7 @@ class Transaction:
 
     def touch(self, accesses: Sequence[Access]) -> None:
         """Writes down accesses."""
+        self.settle()
         self.connection.executemany(
             "UPDATE memories SET access_count = access_count + ?, last_accessed = max(coalesce(last_accessed, 0), ?)"
             " WHERE id = ?",
@@ -518,6 +518,7 @@ class Transaction:
 
     def expire(self, now: int, limit: int) -> list[tuple[str, int]]:
         """Removes what has passed its time."""
+        self.settle()
         gone: dict[str, int] = {}
         rows = self.connection.execute(
             f"SELECT {HEAD}, m.namespace_id FROM memories m JOIN namespaces n ON n.id = m.namespace_id"  # noqa: S608 - fixed columns
@@ -541,6 +542,7 @@ class Transaction:
     # ---- namespaces
     def put_namespace(self, name: str, config: NamespaceConfig, now: int, *, create: bool, limit: int) -> None:
         """Creates or configures a namespace."""
+        self.settle()
         if self.read_only is not None:
             raise ReadOnlyError(self.read_only)
         place = self.place(name)
@@ -563,6 +565,7 @@ class Transaction:
 
     def delete_namespace(self, name: str, now: int, *, recursive: bool) -> list[int]:
         """Takes the names away; what they held is no longer reachable."""
+        self.settle()
         self.flush_use()
         scope, bound = select_scope((name,), recursive=True)
         rows = self.connection.execute(
@@ -589,6 +592,7 @@ class Transaction:
 
     def purge(self, ticket: int, now: int, limit: int) -> int:
         """Removes memories of a deleted namespace."""
+        self.settle()
         name = self.connection.execute("SELECT deleted_name FROM namespaces WHERE id = ?", (ticket,)).get
         rows = self.connection.execute(
             "SELECT id, key, version, metadata FROM memories WHERE namespace_id = ? LIMIT ?", (ticket, limit)
@@ -612,6 +616,7 @@ class Transaction:
 
     def rename_namespace(self, source: str, target: str, now: int) -> int:
         """Renames a namespace with all below it."""
+        self.settle()
         if self.read_only is not None:
             raise ReadOnlyError(self.read_only)
         if contains(source, target) or contains(target, source):
@@ -662,13 +667,16 @@ class Transaction:
     # ---- sessions
     def flush_sessions(self) -> None:
         """Writes down which sessions stores have used: created, reopened, their ttl slid."""
-        for (namespace_id, session_id), (project_id, now) in self._sessions.items():
-            self.connection.execute(
-                "INSERT INTO sessions (namespace_id, id, project_id, created_at, last_used) VALUES (?1, ?2, ?3, ?4, ?4)"
-                " ON CONFLICT DO UPDATE SET last_used = max(last_used, ?4), ended_at = NULL,"
-                " expires_at = ?4 + CAST(round(ttl * ?5) AS INTEGER)",
-                (namespace_id, session_id, project_id, now, SECOND),
-            )
+        if not self._sessions:
+            return
+        used = [(*ref, *told) for ref, told in self._sessions.items()]
+        self.connection.execute(
+            "INSERT INTO sessions (namespace_id, id, project_id, created_at, last_used)"
+            " SELECT value->>0, value->>1, value->>2, value->>3, value->>3 FROM json_each(?1) WHERE true"
+            " ON CONFLICT DO UPDATE SET last_used = max(last_used, excluded.last_used), ended_at = NULL,"
+            " expires_at = excluded.last_used + CAST(round(ttl * ?2) AS INTEGER)",
+            (_encode(used).decode(), SECOND),
+        )
         self._sessions = {}
 
     def _session(self, namespace: str, session_id: str, now: int) -> Session:
@@ -684,6 +692,7 @@ class Transaction:
 
     def put_session(self, session: Session) -> Session:
         """Creates or replaces a session."""
+        self.settle()
         if self.read_only is not None:
             raise ReadOnlyError(self.read_only)
         place = self.place(session.namespace)
@@ -712,6 +721,7 @@ class Transaction:
 
     def touch_sessions(self, refs: Sequence[tuple[str, str]], now: int) -> None:
         """Slides the ttl of active sessions."""
+        self.settle()
         self.connection.executemany(
             "UPDATE sessions SET last_used = max(last_used, ?1), expires_at = ?1 + CAST(round(ttl * ?2) AS INTEGER)"
             " WHERE id = ?4 AND namespace_id = (SELECT id FROM namespaces WHERE name = ?3)"
@@ -721,6 +731,7 @@ class Transaction:
 
     def end_session(self, namespace: str, session_id: str, memories: WithMemories, now: int) -> tuple[Session, int]:
         """Ends a session, with its memories as asked."""
+        self.settle()
         self._session(namespace, session_id, now)
         place = self.place(namespace)
         affected = 0

@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import apsw
 
 from unified_memory.model.errors import StorageBusyError, StorageError, UnifiedMemoryError
+from unified_memory.storage.base import Edit
 from unified_memory.storage.sqlite.connection import Database, WriteLock, connect, translate
 from unified_memory.storage.sqlite.transaction import Transaction
 
@@ -24,17 +25,27 @@ CHECKPOINT_PAGES = 2_000
 
 
 class Unit:
-    """Work for one transaction and who waits for it. `alone`: it makes one change at most, after all that may raise."""
+    """Work for one transaction and who waits for it.
 
-    __slots__ = ("abandoned", "alone", "error", "future", "result", "since", "work")
+    `alone`: it makes one change at most, after all that may raise. `edits`: what it will apply, to be read ahead.
+    """
+
+    __slots__ = ("abandoned", "alone", "edits", "error", "future", "result", "since", "work")
 
     def __init__(
-        self, work: Callable[[Transaction], Any], future: "asyncio.Future[Any]", since: float, *, alone: bool
+        self,
+        work: Callable[[Transaction], Any],
+        future: "asyncio.Future[Any]",
+        since: float,
+        edits: Sequence[Edit],
+        *,
+        alone: bool,
     ) -> None:
         self.work = work
         self.future = future
         self.since = since
         self.alone = alone
+        self.edits = edits
         self.abandoned = False
         self.result: Any = None
         self.error: BaseException | None = None
@@ -57,7 +68,7 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="unified-memory-writer", daemon=True)
         self._thread.start()
 
-    async def do(self, work: Callable[[Transaction], T], *, alone: bool = False) -> T:
+    async def do(self, work: Callable[[Transaction], T], edits: Sequence[Edit] = (), *, alone: bool = False) -> T:
         """Runs the work inside a transaction and returns its result once that is committed and synced.
 
         The work may be run again where the transaction it shared had to be taken back. Raises what it raises, then
@@ -67,7 +78,7 @@ class Writer:
             raise StorageError("The storage is closed")
         if len(self._waiting) >= MAX_WAITING:
             raise StorageBusyError(f"{MAX_WAITING} writes are waiting")
-        unit = Unit(work, self._loop.create_future(), time.monotonic(), alone=alone)
+        unit = Unit(work, self._loop.create_future(), time.monotonic(), edits, alone=alone)
         self._waiting.append(unit)
         if self._watch is None:
             self._watch = self._loop.call_later(PATIENCE_SECONDS, self._give_up)
@@ -145,6 +156,7 @@ class Writer:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             self._transaction.begin()
+            self._transaction.read_ahead(edit for unit in units if not unit.abandoned for edit in unit.edits)
             for unit in units:
                 if not unit.abandoned:
                     self._one(unit)

@@ -1,0 +1,111 @@
+"""What help and docs/cli.md say, against what there is."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.core import TyperArgument, TyperGroup, TyperOption
+from typer.main import get_command
+
+from tests.cli.conftest import run_command
+from unified_memory.cli.application import app
+from unified_memory.settings import OPTIONS
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/cli.md").read_text(encoding="utf-8")
+
+
+def commands(
+    group: TyperGroup, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], list[TyperOption | TyperArgument]]]:
+    for name, command in group.commands.items():
+        if isinstance(command, TyperGroup):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), [p for p in command.params if isinstance(p, TyperOption | TyperArgument)]
+
+
+ROOT_GROUP = get_command(app)
+assert isinstance(ROOT_GROUP, TyperGroup)
+COMMANDS = dict(commands(ROOT_GROUP))
+
+
+def test_the_commands_are_these() -> None:
+    assert [" ".join(path) for path in COMMANDS] == [
+        "serve",
+        "settings",
+        "store",
+        "retrieve",
+        "update",
+        "patch",
+        "delete",
+        "move",
+        "list",
+        "search",
+        "query",
+        "namespaces list",
+        "namespaces get",
+        "namespaces create",
+        "namespaces configure",
+        "namespaces delete",
+        "sessions list",
+        "sessions get",
+        "sessions create",
+        "sessions end",
+        "health",
+        "stats",
+        "cleanup",
+        "read-only",
+        "check",
+        "schema",
+        "jobs list",
+        "jobs get",
+        "jobs cancel",
+    ]
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_a_command_explains_itself_and_all_it_takes(path: tuple[str, ...]) -> None:
+    told = run_command(*path, "--help")
+    assert told.status == 0
+    assert re.search(r"\n  [A-Z].*\.", told.out)
+    # The help breaks lines at blanks and behind hyphens.
+    said = "".join(told.out.split())
+    for parameter in COMMANDS[path]:
+        assert parameter.help
+        assert "".join(parameter.help.split()) in said
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_a_command_and_its_options_are_documented(path: tuple[str, ...]) -> None:
+    assert re.search(rf"`{' '.join(path)}[ `]", PAGE)
+    options = {name for parameter in COMMANDS[path] if isinstance(parameter, TyperOption) for name in parameter.opts}
+    assert [name for name in options if not re.search(rf"`{name}[` ]", PAGE)] == []
+
+
+@pytest.mark.parametrize("path", [path for path in COMMANDS if path != ("serve",)], ids=" ".join)
+def test_every_command_speaks_json_and_knows_where(path: tuple[str, ...]) -> None:
+    names = {parameter.name for parameter in COMMANDS[path]}
+    assert {"json", "data_dir"} <= names
+    assert ("url" in names) is (path not in {("check",), ("settings",)})
+
+
+def test_serve_takes_every_option_of_the_service() -> None:
+    told = " ".join(run_command("serve", "--help").out.split())
+    for option in OPTIONS:
+        assert f"--{option.name.replace('_', '-')} " in told
+        assert option.variable in told
+        assert f"| `{option.variable}` | {option.help} |" in PAGE, f"docs/cli.md: {option.variable}"
+
+
+def test_the_examples_of_the_page_run(tmp_path: Path) -> None:
+    lines = [line for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
+    assert len(lines) > 20
+    for line in lines:
+        program, *arguments = shlex.split(line)
+        assert program == "unified-memory"
+        end = arguments.index("--") if "--" in arguments else len(arguments)
+        ran = run_command(*arguments[:end], "--data-dir", str(tmp_path / "data"), *arguments[end:])
+        assert (ran.status, ran.err) == (0, ""), line

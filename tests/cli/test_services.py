@@ -1,0 +1,91 @@
+"""Commands that ask a running service, and long work."""
+
+import asyncio
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import msgspec
+import pytest
+
+from tests.cli.conftest import run_command
+from tests.client.serving import serving
+from unified_memory.cli import views
+from unified_memory.cli.command import Job, Target, job_result
+from unified_memory.client import UnifiedMemoryClient, protocol
+from unified_memory.model.errors import UnifiedMemoryError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("service")
+
+
+@pytest.fixture(scope="module")
+def url(data_dir: Path) -> Iterator[str]:
+    with serving(data_dir) as url:
+        yield url
+
+
+def test_json_is_the_very_answer_of_rest(url: str) -> None:
+    stored = run_command("store", "a/b ?", '{"a":  1.10}', "--url", url, "--json")
+    assert stored.status == 0
+    listed = run_command("list", "--url", url, "--json").out
+    assert listed == httpx2.get(f"{url}/api/v1/memory/list", trust_env=False).text + "\n"
+    assert '"value":{"a":  1.10}' in listed
+
+
+def test_a_service_and_its_directory_give_the_same_answer(url: str, data_dir: Path) -> None:
+    run_command("store", "same", "1", "-n", "same", "--url", url)
+    for command in (
+        ["list", "-n", "same"],
+        ["query", "-n", "same", "--count"],
+        ["namespaces", "get", "same"],
+        ["jobs", "get", "no"],
+    ):
+        for more in ([], ["--json"]):
+            asked = run_command(*command, *more, "--url", url)
+            assert asked == run_command(*command, *more, "--data-dir", str(data_dir))
+
+
+def test_the_terminal_example_of_the_readme_runs(url: str) -> None:
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = page.split("From a terminal", 1)[1].split("```bash\n", 1)[1].split("```")[0]
+    lines = [shlex.split(line) for line in block.splitlines() if line.startswith("unified-memory")]
+    assert len(lines) >= 3
+    for _, *arguments in lines:
+        ran = run_command(*(url if one == "http://127.0.0.1:3200" else one for one in arguments))
+        assert (ran.status, ran.err) == (0, "")
+        assert "vim" in ran.out or "editor" in ran.out
+
+
+def test_long_work_is_waited_for(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    place = ["--data-dir", str(tmp_path / "data")]
+    run_command("store", "k", "1", "-n", "n", *place)
+    Target(json=True, data_dir=tmp_path / "data").ask_long(
+        protocol.delete_namespace("n", recursive=True, wait=0), views.namespace_deleted
+    )
+    told = msgspec.json.decode(capfdbinary.readouterr().out)
+    assert told == {"deleted": True, "namespace": "n", "memories": 1, "namespaces": 1, "dry_run": False}
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled", "interrupted"])
+def test_long_work_that_does_not_end_well_is_an_error(state: str) -> None:
+    going = {"id": "j", "kind": "cleanup", "state": "running", "done": 0, "total": None, "unit": "memories"}
+
+    def answer(_request: httpx2.Request) -> httpx2.Response:
+        ended: dict[str, Any] = {**going, "state": state, "result": None, "error": {"detail": "The disk is full"}}
+        return httpx2.Response(200, json=ended)
+
+    async def wait() -> bytes:
+        async with UnifiedMemoryClient(transport=httpx2.MockTransport(answer)) as client:
+            return await job_result(
+                client, msgspec.convert({**going, "result": msgspec.Raw(b"null"), "error": None}, Job)
+            )
+
+    with pytest.raises(UnifiedMemoryError, match=f"The job j is {state}: The disk is full"):
+        asyncio.run(wait())

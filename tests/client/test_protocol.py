@@ -1,0 +1,353 @@
+"""Requests and answers as plain data."""
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from urllib.parse import parse_qs, unquote
+
+import httpx2
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unified_memory.client import UNSET, ServiceUnavailableError, UnexpectedAnswerError, protocol
+from unified_memory.client.protocol import JSON, PROBLEM, Answer, Call
+from unified_memory.model import errors
+from unified_memory.rest.problems import problem
+
+HOSTILE = [
+    "..",
+    ".",
+    "a//b",
+    "/a",
+    "a/",
+    "a/../b",
+    "./a",
+    "/",
+    "//",
+    "a b",
+    "ä/漢字",
+    "?x=1#y",
+    "100%",
+    "%2F",
+    "%2e%2e",
+    "a;b=c&d+e",
+]
+ALPHABET = st.characters(exclude_categories=["Cs"]) | st.sampled_from("/.%?#&+; \\")
+KEYS = st.text(ALPHABET, min_size=1, max_size=40)
+
+
+def answer(body: Any, status: int = 200, kind: str = JSON) -> Answer:
+    return Answer(status, kind, body if isinstance(body, bytes) else msgspec.json.encode(body))
+
+
+def body_of(call: Call[Any]) -> Any:
+    return json.loads(call.content)
+
+
+def path_seen(call: Call[Any]) -> str:
+    """The path as an application sees it behind a real client and server."""
+    url = httpx2.URL("http://127.0.0.1:3200" + call.target)
+    return unquote(url.raw_path.partition(b"?")[0].decode("ascii"), errors="strict")
+
+
+# ---- URLs
+@pytest.mark.parametrize("key", HOSTILE)
+def test_a_hostile_key_arrives_as_it_is(key: str) -> None:
+    assert path_seen(protocol.fetch(key)) == f"/api/v1/memory/retrieve/{key}"
+
+
+@given(KEYS, KEYS)
+def test_any_key_and_namespace_arrive_as_they_are(key: str, namespace: str) -> None:
+    call = protocol.delete(key, namespace)
+    assert path_seen(call) == f"/api/v1/memory/delete/{key}"
+    assert parse_qs(call.target.partition("?")[2], keep_blank_values=True) == {"namespace": [namespace]}
+
+
+@given(KEYS)
+def test_what_stands_between_finds_nothing_to_tidy_in_a_path(key: str) -> None:
+    path = protocol.encode_path(key, "key")
+    assert path.isascii()
+    assert not {"", ".", ".."} & set(path.split("/"))
+
+
+def test_a_plain_path_stays_readable() -> None:
+    assert protocol.encode_path("deploy/check.list", "key") == "deploy/check.list"
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: protocol.retrieve(""),
+        lambda: protocol.update(""),
+        lambda: protocol.delete(""),
+        lambda: protocol.get_namespace(""),
+        lambda: protocol.delete_namespace(""),
+        lambda: protocol.get_session(""),
+        lambda: protocol.get_job(""),
+    ],
+)
+def test_an_empty_name_never_becomes_another_operation(build: Any) -> None:
+    with pytest.raises(errors.InvalidInputError, match="is empty"):
+        build()
+
+
+def test_a_lone_surrogate_in_a_name_is_refused_with_its_field() -> None:
+    with pytest.raises(errors.InvalidInputError) as told:
+        protocol.retrieve("\ud800")
+    assert told.value.field == "key"
+    with pytest.raises(errors.InvalidInputError) as told:
+        protocol.retrieve("k", "\ud800")
+    assert told.value.field == "namespace"
+
+
+# ---- requests
+def test_store_sends_only_what_was_given() -> None:
+    call = protocol.store("k", {"a": 1})
+    assert (call.method, call.target) == ("POST", "/api/v1/memory/store")
+    assert body_of(call) == {"key": "k", "value": {"a": 1}, "namespace": "default"}
+    assert call.headers == {"Accept": JSON, "Content-Type": JSON}
+
+
+def test_no_ttl_and_a_ttl_of_none_are_two_things() -> None:
+    assert "ttl" not in body_of(protocol.store("k", 1))
+    assert body_of(protocol.store("k", 1, ttl=None))["ttl"] is None
+    assert body_of(protocol.update("k", ttl=None)) == {"ttl": None}
+    assert body_of(protocol.update("k")) == {}
+
+
+def test_null_is_a_value_and_no_value_is_an_error() -> None:
+    assert body_of(protocol.store("k", None))["value"] is None
+    with pytest.raises(errors.InvalidInputError, match="value is missing"):
+        protocol.store("k")
+
+
+def test_a_store_without_a_key_leaves_it_to_the_service() -> None:
+    assert "key" not in body_of(protocol.store(value=1))
+
+
+def test_preconditions_and_idempotency_keys_are_headers() -> None:
+    stored = protocol.store("k", 1, if_none_match=True, idempotency_key="once")
+    assert {"If-None-Match": "*", "Idempotency-Key": "once"}.items() <= stored.headers.items()
+    assert protocol.delete("k", expected_version=3).headers["If-Match"] == '"3"'
+    assert body_of(protocol.store("k", 1, expected_version=0))["expected_version"] == 0
+
+
+@pytest.mark.parametrize("key", ["", "a\r\nX: y", "ä", " a"])
+def test_an_idempotency_key_that_is_no_header_is_refused(key: str) -> None:
+    with pytest.raises(errors.InvalidInputError) as told:
+        protocol.store("k", 1, idempotency_key=key)
+    assert told.value.field == "idempotency_key"
+
+
+def test_moving_names_both_ends() -> None:
+    assert body_of(protocol.move("a", "b", to_namespace="n")) == {
+        "from": {"namespace": "default", "key": "a"},
+        "to": {"namespace": "n", "key": "b"},
+    }
+    assert body_of(protocol.move_namespace("a", "b")) == {"from": {"namespace": "a"}, "to": {"namespace": "b"}}
+
+
+def test_batches_take_keys_and_references() -> None:
+    call = protocol.retrieve_batch(["a", {"key": "b", "namespace": "n"}], "m")
+    assert body_of(call) == {"keys": [{"key": "a", "namespace": "m"}, {"key": "b", "namespace": "n"}]}
+    with pytest.raises(errors.InvalidInputError, match="keys is a list"):
+        protocol.delete_batch("abc")
+
+
+def test_a_listing_asks_with_parameters() -> None:
+    call = protocol.list_memories(namespace="a/b", recursive=False, tags=["x", "y z"], limit=5)
+    assert parse_qs(call.target.partition("?")[2]) == {
+        "namespace": ["a/b"],
+        "recursive": ["false"],
+        "tags": ["x,y z"],
+        "limit": ["5"],
+    }
+    assert protocol.list_memories().target == "/api/v1/memory/list"
+
+
+def test_a_tag_that_a_listing_cannot_ask_for_is_refused() -> None:
+    with pytest.raises(errors.InvalidInputError, match="comma"):
+        protocol.list_memories(tags=["a,b"])
+
+
+def test_waiting_is_a_parameter_and_patience() -> None:
+    call = protocol.delete_namespace("a", recursive=True, wait=60)
+    assert call.target.endswith("?recursive=true&wait=60")
+    assert call.wait == 60
+
+
+# ---- JSON
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda part: st.lists(part) | st.dictionaries(st.text(), part),
+    max_leaves=20,
+)
+
+
+@given(JSON_VALUES)
+def test_any_json_comes_back_as_it_went(value: Any) -> None:
+    sent = protocol.store("k", value).content
+    (back,) = [json.loads(sent)["value"]]
+    assert back == value
+    assert protocol.decode(Answer(200, JSON, sent))["value"] == value
+
+
+def test_no_number_is_too_large() -> None:
+    text = b"[" + b"1" * 5000 + b",1e99999999999999999999]"
+    decoded = protocol.decode(Answer(200, JSON, text))
+    assert protocol.encode({"v": decoded}) == b'{"v":' + text + b"}"
+
+
+def test_numbers_keep_what_python_can_hold() -> None:
+    text = b"[123456789012345678901234567890, 1e400, 0.5, 1.0, -0.0]"
+    decoded = protocol.decode(Answer(200, JSON, text))
+    assert decoded == [123456789012345678901234567890, Decimal("1e400"), 0.5, 1.0, 0.0]
+    assert isinstance(decoded[3], float)
+    assert json.loads(protocol.encode({"v": decoded}), parse_float=Decimal)["v"][1] == Decimal("1e400")
+
+
+def test_raw_json_is_sent_byte_for_byte() -> None:
+    assert b'{ "a": 1.10 }' in protocol.store("k", msgspec.Raw(b'{ "a": 1.10 }')).content
+
+
+@pytest.mark.parametrize("value", [float("nan"), [1, {"a": float("inf")}], Decimal("NaN"), {"x": (1.0, -float("inf"))}])
+def test_what_would_become_null_is_refused(value: Any) -> None:
+    with pytest.raises(errors.InvalidInputError, match="infinities") as told:
+        protocol.store("k", value)
+    assert told.value.field == "value"
+
+
+def test_what_has_no_json_is_refused_with_its_field() -> None:
+    circle: list[Any] = []
+    circle.append(circle)
+    with pytest.raises(errors.InvalidInputError) as told:
+        protocol.store("k", circle)
+    assert told.value.field == "value"
+    with pytest.raises(errors.InvalidInputError) as told:
+        protocol.store("k", 1, metadata={"x": "\ud800"})
+    assert told.value.field == "metadata"
+    with pytest.raises(errors.InvalidInputError) as told:
+        protocol.store("k", 1, metadata={"x": object()})
+    assert told.value.field == "metadata"
+
+
+def test_instants_may_be_datetimes() -> None:
+    moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert body_of(protocol.store("k", 1, expires_at=moment))["expires_at"] == "2026-01-02T03:04:05Z"
+
+
+# ---- pages
+def test_the_next_page_is_asked_with_everything_and_the_cursor() -> None:
+    call = protocol.search("vim", namespace="a", limit=2)
+    page: Any = {"results": [{"key": "x"}], "next_cursor": "c1", "left_out": 0}
+    following = call.after(page)
+    assert following is not None
+    assert [hit["key"] for hit in call.items(page)] == ["x"]
+    assert body_of(following) == {"query": "vim", "namespace": "a", "limit": 2, "cursor": "c1"}
+    listed = protocol.list_namespaces(prefix="a")
+    again = listed.after({"namespaces": [], "next_cursor": "c/1"})
+    assert again is not None
+    assert again.target == "/api/v1/memory/namespaces?prefix=a&cursor=c%2F1"
+    assert again.after({"namespaces": [], "next_cursor": None}) is None
+
+
+# ---- answers
+def every_error() -> list[errors.UnifiedMemoryError]:
+    return [
+        errors.UnifiedMemoryError("Something", hint="Do it", a=1),
+        errors.NotFoundError("Nothing there"),
+        errors.MemoryNotFoundError("n", "k"),
+        errors.NamespaceNotFoundError("n"),
+        errors.SessionNotFoundError("n", "s"),
+        errors.JobNotFoundError("j"),
+        errors.InvalidInputError("ttl", "ttl is wrong", hint="A number", limit=3),
+        errors.MalformedInputError("body", "The body is not JSON"),
+        errors.TooLargeError("value", 10, 11),
+        errors.EmptyQueryError(),
+        errors.InvalidCursorError(),
+        errors.IdempotencyMismatchError("once"),
+        errors.ConflictError("It does not fit"),
+        errors.VersionConflictError("n", "k", 3, 4),
+        errors.VersionConflictError("n", "k", 3, 0, precondition=True),
+        errors.AlreadyExistsError("It exists", namespace="n"),
+        errors.AlreadyExistsError("It exists", precondition=True),
+        errors.NamespaceNotEmptyError("n", 3, 1),
+        errors.InProgressError("It is under way"),
+        errors.RefusedError("No"),
+        errors.PermissionDeniedError("Not allowed in this namespace", namespace="n"),
+        errors.ReadOnlyError("upgrade"),
+        errors.QuotaExceededError("n", "max_memories", 5),
+        errors.StorageError("It broke"),
+        errors.StorageFullError(),
+        errors.StorageBusyError("Busy", retry_after=7),
+        errors.StorageCorruptError("Damaged"),
+        errors.SchemaTooNewError(3, 2),
+        errors.UnsuitableDirectoryError("A network file system", directory="d"),
+    ]
+
+
+def kinds(kind: type[errors.UnifiedMemoryError]) -> set[type[errors.UnifiedMemoryError]]:
+    return {kind}.union(*map(kinds, kind.__subclasses__()))
+
+
+def test_every_error_of_the_tree_is_tried_here() -> None:
+    tree = {kind for kind in kinds(errors.UnifiedMemoryError) if kind.__module__ == errors.__name__}
+    assert {type(error) for error in every_error()} == tree
+
+
+@pytest.mark.parametrize("error", every_error(), ids=lambda error: error.code)
+def test_an_error_crosses_the_wire_whole(error: errors.UnifiedMemoryError) -> None:
+    sent = problem(error)
+    with pytest.raises(errors.UnifiedMemoryError) as told:
+        protocol.stats().read(answer(sent.body, sent.status, PROBLEM))
+    back = told.value
+    assert type(back) is type(error)
+    assert (back.detail, back.hint, back.facts, str(back)) == (error.detail, error.hint, error.facts, str(error))
+    for name in ("field", "precondition", "retry_after"):
+        assert getattr(back, name, None) == getattr(error, name, None)
+
+
+def test_an_unknown_code_is_the_root_with_the_code_as_a_fact() -> None:
+    told = protocol.error_of(answer({"detail": "Strange", "code": "strange", "x": 1}, 418, PROBLEM))
+    assert type(told) is errors.UnifiedMemoryError
+    assert told.facts == {"code": "strange", "status": 418, "x": 1}
+
+
+def test_only_a_missing_memory_is_none() -> None:
+    missing = problem(errors.MemoryNotFoundError("n", "k"))
+    assert protocol.retrieve("k", "n").read(answer(missing.body, 404, PROBLEM)) is None
+    with pytest.raises(errors.MemoryNotFoundError):
+        protocol.fetch("k", "n").read(answer(missing.body, 404, PROBLEM))
+    for body, status, kind in (
+        ({"detail": "Not Found", "code": "no_such_route"}, 404, PROBLEM),
+        (b"<html>Not Found</html>", 404, "text/html"),
+        ({"detail": "Memory not found"}, 404, JSON),
+    ):
+        with pytest.raises(errors.UnifiedMemoryError):
+            protocol.retrieve("k", "n").read(answer(body, status, kind))
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_proxy_without_its_service_is_unavailability(status: int) -> None:
+    with pytest.raises(ServiceUnavailableError):
+        protocol.stats().read(answer(b"<html>", status, "text/html"))
+
+
+@pytest.mark.parametrize(("status", "kind", "body"), [(200, "text/html", b"<html>"), (302, "", b""), (200, JSON, b"{")])
+def test_what_is_not_the_service_is_never_a_result(status: int, kind: str, body: bytes) -> None:
+    with pytest.raises(UnexpectedAnswerError):
+        protocol.stats().read(answer(body, status, kind))
+
+
+def test_a_service_that_cannot_work_still_tells_its_health() -> None:
+    failing = {"status": "failing", "reasons": ["draining"]}
+    assert protocol.health().read(answer(failing, 503)) == failing
+    with pytest.raises(ServiceUnavailableError):
+        protocol.stats().read(answer(failing, 503))
+
+
+def test_unset_is_the_sentinel_of_the_client() -> None:
+    assert UNSET is msgspec.UNSET
