@@ -420,5 +420,5 @@ ROUTES: tuple[Route, ...] = (
         root=True,
         description="Writes something for real.",
     ),
-)  # fmt: skip - a table
+)
 EVENTS = ("/jobs/{id}/events", operation.job_events, "Server-sent events of a job")

@@ -18,6 +18,7 @@ from unified_memory.storage.sqlite.transaction import Transaction
 
 T = TypeVar("T")
 MAX_GROUP = 256
+MIN_GROUP = 8
 MAX_WAITING = 10_000
 # A write that no one has begun after this long is given up: another process holds the database.
 PATIENCE_SECONDS = 30.0
@@ -56,7 +57,8 @@ class Writer:
 
     def __init__(self, path: Path, *, cache_kib: int) -> None:
         self._loop = asyncio.get_running_loop()
-        self._queue: SimpleQueue[Unit | None] = SimpleQueue()
+        self._queue: SimpleQueue[list[Unit] | None] = SimpleQueue()
+        self._fresh: list[Unit] = []
         self._waiting: deque[Unit] = deque()
         self._watch: asyncio.TimerHandle | None = None
         self._connection = connect(path, cache_kib=cache_kib, writer=True)
@@ -82,7 +84,11 @@ class Writer:
         self._waiting.append(unit)
         if self._watch is None:
             self._watch = self._loop.call_later(PATIENCE_SECONDS, self._give_up)
-        self._queue.put(unit)
+        self._fresh.append(unit)
+        if len(self._fresh) == 1:
+            # Handed over once the requests that are at hand have all been read: they share the transaction, and the
+            # thread, which has to wait for the interpreter's lock each time, is woken once.
+            self._loop.call_soon(self._hand_over)
         return await unit.future  # type: ignore[no-any-return]  # the future carries what `work` returns
 
     async def close(self) -> None:
@@ -92,12 +98,18 @@ class Writer:
         self._closed = True
         if self._watch is not None:
             self._watch.cancel()
+        self._hand_over()
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
         self._lock.close()
         self._connection.close()
 
     # ---- on the event loop
+    def _hand_over(self) -> None:
+        if self._fresh:
+            self._queue.put(self._fresh)
+            self._fresh = []
+
     def _deliver(self, units: list[Unit]) -> None:
         for unit in units:
             # Units end in the order in which they came, but for those that were given up.
@@ -132,20 +144,26 @@ class Writer:
         return 0
 
     def _run(self) -> None:
+        waiting: deque[Unit] = deque()
         going_on = True
-        while going_on:
-            units: list[Unit] = []
-            waited = self._queue.get()
-            while waited is not None:
-                units.append(waited)
-                if len(units) == MAX_GROUP or self._queue.empty():
-                    break
-                waited = self._queue.get()
-            going_on = waited is not None
+        while going_on or waiting:
+            while going_on and (not waiting or not self._queue.empty()):
+                handed = self._queue.get()
+                if handed is None:
+                    going_on = False
+                else:
+                    waiting.extend(handed)
+            # Half of those who wait: while the disk works for one half, the event loop answers the other. Taking all of
+            # them would make everyone wait for everyone, one processor idle at a time.
+            size = min(MAX_GROUP, max(MIN_GROUP, (len(waiting) + 1) // 2), len(waiting))
+            units = [waiting.popleft() for _ in range(size)]
             if units:
                 self._lock.acquire()
                 try:
                     self._commit(units)
+                except Exception as error:  # noqa: BLE001 - the thread's boundary: it goes on, and whoever waits is told
+                    for unit in units:
+                        unit.error = unit.error or error
                 finally:
                     self._lock.release()
                 self._loop.call_soon_threadsafe(self._deliver, units)
