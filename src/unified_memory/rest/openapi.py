@@ -207,6 +207,8 @@ def _good(route: Route, examples: tuple[Example, ...]) -> dict[int, Any]:
         "description": "Done",
         "content": _content(schema, ((e.summary, e.answer) for e in examples)),
     }
+    if links := _links(operation_id(route)):
+        good["links"] = links
     told: dict[int, Any] = {200: good}
     if route.answer == "Memory":
         good["headers"] = {"ETag": {**_ETAG, "required": True}}
@@ -221,11 +223,35 @@ def _good(route: Route, examples: tuple[Example, ...]) -> dict[int, Any]:
                 "Location": {"description": "Where the job is", "schema": {"type": "string"}, "required": True}
             },
             "content": _content(schemas.ref("JobAccepted"), [("Under way", ACCEPTED)]),
+            "links": {
+                target: {"operationId": target, "parameters": {"id": "$response.body#/job/id"}}
+                for target in ("get_job", "job_events", "cancel_job")
+            },
         }
     if route.probe and route.answer == "Health":
         failing = EXAMPLES[route.method, route.path][0].answer | {"status": "failing", "reasons": ["draining"]}
         told[503] = {"description": "Not now", "content": _content(schema, [("On its way down", failing)])}
     return told
+
+
+# What an answer makes reachable: from the operation to others, and where in the answer their parameters stand.
+_LINKS: tuple[tuple[str, tuple[str, ...], dict[str, str]], ...] = (
+    ("store", ("retrieve", "update", "patch", "delete"), {"key": "key", "namespace": "namespace"}),
+    ("create_namespace", ("get_namespace", "configure_namespace", "delete_namespace"), {"name": "name"}),
+    ("create_session", ("view_session", "end_session"), {"id": "id", "namespace": "namespace"}),
+)
+
+
+def _links(name: str) -> dict[str, Any]:
+    return {
+        target: {
+            "operationId": target,
+            "parameters": {parameter: f"$response.body#/{member}" for parameter, member in parameters.items()},
+        }
+        for source, targets, parameters in _LINKS
+        if source == name
+        for target in targets
+    }
 
 
 _ETAG: Schema = {
@@ -310,7 +336,16 @@ def _events() -> dict[str, Any]:
         answer="",
         errors=("job_not_found",),
     )
-    stream = {"text/event-stream": {"schema": {"type": "string"}, "examples": _named([("To its end", EVENTS)])}}
+    event = schemas.record(
+        event={"type": "string", "enum": ["progress", "end"]},
+        data={"type": "string", "contentMediaType": "application/json", "contentSchema": schemas.ref("Job")},
+    )
+    stream = {
+        "text/event-stream": {
+            "schema": {"description": "Each event", **event},
+            "examples": _named([("To its end", EVENTS)]),
+        }
+    }
     return {
         **_path_item(path),
         "get": {

@@ -162,7 +162,12 @@ FILTERS: dict[str, Schema] = {
             "not": ref("Filter"),
             **{field: ref(kind) for kind, fields in _FIELDS.items() for field in fields},
         },
-        "patternProperties": {rf"^(?:value|metadata\.(?!(?:{_METADATA_FIELDS})$))": ref("AnyTests")},
+        "patternProperties": {
+            rf"^(?:value|metadata\.(?!(?:{_METADATA_FIELDS})$))": {
+                **ref("AnyTests"),
+                "title": "value, value.PATH, metadata.PATH",
+            }
+        },
         "propertyNames": {
             "pattern": rf"^(?:and|or|not|{'|'.join(f for fields in _FIELDS.values() for f in fields)}|{_ANY_PATH})$"
         },
@@ -199,7 +204,12 @@ _SCOPE: Schema = {**ref("NamespaceName"), "description": "Only there, and with `
 _CURSOR: Schema = {"type": "string", "description": "`next_cursor` of the page before, with all else unchanged"}
 _TAGS: Schema = array(ref("Tag"), maxItems=256)
 _KEYS: Schema = {"minItems": 1, "maxItems": 1000}
-_FOUND: Schema = {"namespace": _SCOPE, "filter": ref("Filter"), "cursor": _CURSOR, "limit": _LIMIT}
+_FOUND: Schema = {
+    "namespace": _SCOPE,
+    "filter": {"anyOf": [ref("Filter"), {"maxProperties": 0}], "description": "Nothing in it, or null: no filter"},
+    "cursor": _CURSOR,
+    "limit": _LIMIT,
+}
 _CHANGED: Schema = {
     "ttl": _TTL,
     "expires_at": _EXPIRES,
@@ -277,7 +287,7 @@ CONSTRAINTS: dict[str, dict[str, Schema]] = {
     },
     "ModeRequest": {"reason": {"description": "Told to everyone whose write is refused"}},
 }
-# What holds between members.
+# What holds between members, and what is said of the whole.
 _NOT_BOTH: Schema = {"not": {"required": ["ttl", "expires_at"]}}
 BETWEEN: dict[str, Schema] = {
     "StoreRequest": _NOT_BOTH,
@@ -289,6 +299,7 @@ BETWEEN: dict[str, Schema] = {
             *({"required": [name], "properties": {name: {"type": "object"}}} for name in ("append", "increment")),
         ]
     },
+    "ExactQuery": {"description": "A query by exact filter"},
     "MoveRequest": {
         "oneOf": [
             {"properties": {end: {"required": ["key"], "properties": {"key": TEXT}} for end in ("from", "to")}},
@@ -554,7 +565,7 @@ PARAMETERS: dict[str, Schema] = {
         "Seconds to wait for the result before the answer is 202 with the job",
         5,
     ),
-    "cluster_id": _query("cluster_id", ref("Name"), "Only of this cluster", "release"),
+    "cluster_id": _query("cluster_id", TEXT, "Only of this cluster", "release"),
     "active": _query("active", BOOLEAN, "Only those that are (not) active", example=True),
     "session_scope": _query(
         "scope",

@@ -51,6 +51,7 @@ class Upkeep:
         for ticket in await self._storage.dead_namespaces():
             while purged := await self._storage.purge(ticket, self._clock.now(), CLEANUP_CHUNK):
                 yield Removed({}, purged)
+        await self._storage.shrink()
         await self._guard.look()
 
     async def flush(self) -> None:

@@ -179,6 +179,10 @@ class Storage(ABC):
         """Writes something durably and reads it back. Raises what stands in the way (StorageError and below)."""
 
     @abstractmethod
+    async def shrink(self) -> None:
+        """Gives the room that deletes have freed back, in steps between which others write."""
+
+    @abstractmethod
     async def size(self) -> int | None:
         """Bytes of all our files, None where this backend has none of its own."""
 

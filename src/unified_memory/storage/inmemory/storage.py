@@ -131,6 +131,9 @@ class InMemoryStorage(Storage):
     async def probe(self) -> None:
         """Nothing can stand in the way."""
 
+    async def shrink(self) -> None:
+        """See `Storage.shrink`. Nothing to give back."""
+
     async def size(self) -> int | None:
         """None: there are no files."""
         return None

@@ -41,6 +41,8 @@ class _Found:
         self.again: set[int] = set()
         self.orphans: list[tuple[str, int]] = []
         self.counts = False
+        self.text_broken = False
+        self.indexes_broken = False
         self.sessions = False
 
     def say(self, where: str, detail: str, *, derived: bool) -> None:
@@ -63,9 +65,13 @@ async def check_all(read: Read, write: Write, *, fix: bool, progress: Progress |
 
 def _look(connection: Database, progress: Progress | None) -> _Found:
     found = _Found()
-    for (line,) in connection.execute("PRAGMA quick_check"):
-        if line != "ok":
-            found.say("database", line, derived=False)
+    for (line,) in connection.execute("PRAGMA integrity_check"):
+        if line == "ok":
+            continue
+        of_text, of_index = "fts5" in line.lower(), "index" in line
+        found.text_broken |= of_text
+        found.indexes_broken |= of_index and not of_text
+        found.say("database", line, derived=of_text or of_index)
     total = connection.execute("SELECT count(*) FROM memories").get
     actual = _index_sums(connection, found)
     tags = _tag_sums(connection)
@@ -108,15 +114,22 @@ def _check_memory(
     except (UnifiedMemoryError, ValueError) as error:
         found.say(where, f"The record is damaged: {error}", derived=False)
         return
+    # A deleted namespace keeps the tokens of its former name until it is purged.
+    columns = (indexed(told.text), indexed(told.title_text), scope_tokens(name or deleted))
+    indexed_alike = index_sum == _sum(_terms(tokenizer, columns))
+    if digest is not None and digest != told.content_hash and not indexed_alike and not found.text_broken:
+        # Neither its hash nor its words are what was stored: it is the value that has changed, and no one knows from what.
+        found.say(
+            where, "The value is not the one that was stored: it has neither its hash nor its words", derived=False
+        )
+        return
     if digest != told.content_hash:
         found.say_of(number, where, "The value does not have the hash that is kept of it")
     elif keywords != keywords_text(told.keywords):
         found.say_of(number, where, "Its keywords are not those of the record")
     if tag_sum != sum(map(_tag_sum, set(own_tags))):
         found.say_of(number, where, "The tags beside it are not those of the record")
-    # A deleted namespace keeps the tokens of its former name until it is purged.
-    columns = (indexed(told.text), indexed(told.title_text), scope_tokens(name or deleted))
-    if index_sum != _sum(_terms(tokenizer, columns)):
+    if not indexed_alike:
         found.say_of(number, where, "The full-text index does not have the record's words")
     if memory.session_id is not None and session is None:
         found.say(where, f"Its session {memory.session_id!r} is not listed", derived=True)
@@ -169,7 +182,8 @@ def _index_sums(connection: Database, found: _Found) -> dict[int, int]:
         ):
             sums[number] = sums.get(number, 0) + _term_sum(term, column, offset)
     except apsw.CorruptError as error:
-        found.say("full-text index", f"It cannot be read: {error}", derived=False)
+        found.text_broken = True
+        found.say("full-text index", f"It cannot be read: {error}", derived=True)
     return sums
 
 
@@ -208,6 +222,10 @@ def _check_counts(connection: Database, found: _Found) -> None:
 
 
 async def _mend(write: Write, found: _Found) -> None:
+    if found.indexes_broken:
+        await write.do(Transaction.restore_indexes)
+    if found.text_broken:
+        await write.do(Transaction.rebuild)
     again = sorted(found.again)
     for start in range(0, len(again), CHUNK):
         part = again[start : start + CHUNK]

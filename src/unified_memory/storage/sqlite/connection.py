@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol, Self, cast
@@ -20,7 +21,7 @@ from unified_memory.model.errors import (
 from unified_memory.storage.sqlite.schema import STEPS, VERSION
 
 BUSY_TIMEOUT_MS = 30_000
-MINIMUM_SQLITE = (3, 45, 0)
+_OCTAL = re.compile(r"\\([0-7]{3})")
 # File systems on which neither locks nor syncs can be trusted by several machines.
 _NETWORK = (
     "nfs",
@@ -32,9 +33,9 @@ _NETWORK = (
     "glusterfs",
     "lustre",
     "gpfs",
-    "fuse.sshfs",
-    "fuse.s3fs",
-    "fuse.rclone",
+    "sshfs",
+    "s3fs",
+    "rclone",
 )
 
 
@@ -126,7 +127,7 @@ def check_directory(directory: Path) -> None:
     if not os.access(directory, os.W_OK | os.X_OK):
         raise UnsuitableDirectoryError(f"{directory} is not writable", directory=str(directory))
     kind = file_system(directory)
-    if kind.startswith(_NETWORK):
+    if kind.removeprefix("fuse.").startswith(_NETWORK):
         raise UnsuitableDirectoryError(
             f"{directory} lies on a network file system ({kind}), where a database is not safe",
             hint="Use a local directory; for several machines use PostgreSQL",
@@ -143,7 +144,8 @@ def file_system(directory: Path, mounts: Path = Path("/proc/self/mountinfo")) ->
     where = os.fspath(directory.resolve())
     for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines():
         left, _, right = line.partition(" - ")
-        point = left.split(" ")[4].encode().decode("unicode_escape")
+        # The kernel writes blanks and backslashes as octal numbers.
+        point = _OCTAL.sub(lambda digits: chr(int(digits[1], 8)), left.split(" ")[4])
         inside = where == point or where.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= len(place):
             place, kind = point, right.split(" ")[0]
@@ -159,6 +161,8 @@ def prepare(path: Path, now: int, program: str) -> None:
             raise SchemaTooNewError(found, VERSION)
         if found == VERSION:
             return
+        if found == 0 and connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").get and not _being_made(connection):
+            raise UnsuitableDirectoryError(f"{path} is a database of another program", path=str(path))
         with WriteLock(path):
             if found == 0:
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -178,6 +182,11 @@ def prepare(path: Path, now: int, program: str) -> None:
                     connection.execute("ROLLBACK")
     finally:
         connection.close()
+
+
+def _being_made(connection: Database) -> bool:
+    """Whether another process has made the tables since we asked for the version."""
+    return schema_version(connection) > 0
 
 
 def schema_version(connection: Database) -> int:

@@ -19,9 +19,12 @@ def _columns(value: str, namespace: str = "n.name") -> str:
 
 # A whole record, and nothing else: a row is the arguments of Memory.
 RECORD = _columns("CAST(m.value_json AS BLOB)")
-# The same with the size of the value in bytes behind it; HEAD without the value.
-MEMORY = RECORD + ", octet_length(m.value_json)"
+# HEAD: without the value, but with its size in bytes behind the record.
 HEAD = _columns("x''") + ", octet_length(m.value_json)"
+# A record with that size, also of a deleted namespace, under the name that it had.
+MEMORY_AS_NAMED = (
+    _columns("CAST(m.value_json AS BLOB)", "coalesce(n.name, n.deleted_name)") + ", octet_length(m.value_json)"
+)
 # Point reads where the namespace's name is bound as ?1. A subquery for its id rather than a join: measured 2.7 µs against 20.
 _NAMED = _columns("CAST(m.value_json AS BLOB)", "?1")
 GET = (

@@ -13,14 +13,18 @@ Instants are integers: microseconds since the epoch, UTC. The mission's tables a
   is made, deleted, renamed or configured.
 """
 
+MEMORY_TEXT = """CREATE VIRTUAL TABLE memory_text USING fts5(
+    body, title, scope, content='', contentless_delete=1, tokenize='porter unicode61 remove_diacritics 2'
+)"""
+
 STEPS: tuple[tuple[str, str], ...] = (
     (
         "the record, namespaces, sessions, jobs",
-        """
+        f"""
 CREATE TABLE namespaces (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     name TEXT UNIQUE,
-    config JSON NOT NULL DEFAULT '{}',
+    config JSON NOT NULL DEFAULT '{{}}',
     created_at TIMESTAMP NOT NULL,
     explicit INTEGER NOT NULL DEFAULT 0,
     memories INTEGER NOT NULL DEFAULT 0,
@@ -62,9 +66,7 @@ CREATE TABLE search_index (
 CREATE INDEX idx_search_keywords ON search_index(keywords);
 CREATE INDEX idx_search_hash ON search_index(substr(content_hash, 1, 8));
 
-CREATE VIRTUAL TABLE memory_text USING fts5(
-    body, title, scope, content='', contentless_delete=1, tokenize='porter unicode61 remove_diacritics 2'
-);
+{MEMORY_TEXT};
 
 CREATE TABLE tags (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL);
 CREATE TABLE memory_tags (
@@ -91,7 +93,7 @@ CREATE TABLE sessions (
     cluster_id TEXT,
     project_id TEXT,
     ttl REAL,
-    metadata JSON NOT NULL DEFAULT '{}',
+    metadata JSON NOT NULL DEFAULT '{{}}',
     created_at TIMESTAMP NOT NULL,
     last_used TIMESTAMP NOT NULL,
     expires_at TIMESTAMP,
@@ -139,7 +141,7 @@ CREATE TABLE counters (
 );
 INSERT INTO counters VALUES (1, 0, 0, 1, NULL, 0);
 CREATE TABLE schema_steps (number INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at TIMESTAMP NOT NULL, program TEXT NOT NULL);
-""",
+""",  # noqa: S608 - a fixed text
     ),
 )
 VERSION = len(STEPS)

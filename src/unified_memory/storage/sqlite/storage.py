@@ -44,6 +44,7 @@ from unified_memory.storage.sqlite.connection import (
 )
 from unified_memory.storage.sqlite.filters import Binding, condition, group_expression, order_terms, select_scope
 from unified_memory.storage.sqlite.rows import GET, JOB, RECORD, SESSION, job_of, memory_of, session_of
+from unified_memory.storage.sqlite.transaction import Transaction
 from unified_memory.storage.sqlite.writer import Writer
 
 T = TypeVar("T")
@@ -103,6 +104,11 @@ class SQLiteStorage(Storage):
         await self._write.do(lambda tx: tx.connection.execute("UPDATE counters SET probe = ?", (stamp,)))
         with storage_errors():
             self._read_point("SELECT probe FROM counters")
+
+    async def shrink(self) -> None:
+        while await self._write.do(Transaction.vacuum):
+            pass
+        await self._write.truncate()
 
     async def size(self) -> int | None:
         return await asyncio.to_thread(files_size, self.path)

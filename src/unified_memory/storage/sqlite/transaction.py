@@ -37,17 +37,19 @@ from unified_memory.storage.sqlite.rows import (
     FIND_TOMBSTONES,
     FIND_WHOLE,
     HEAD,
-    MEMORY,
+    MEMORY_AS_NAMED,
     SESSION,
     memory_of,
     session_of,
 )
-from unified_memory.storage.sqlite.schema import VERSION
+from unified_memory.storage.sqlite.schema import MEMORY_TEXT, VERSION
 
 _config = msgspec.json.Decoder(NamespaceConfig)
 _encode = msgspec.json.Encoder().encode
 
-FIND_ID = f"SELECT {MEMORY} FROM memories m JOIN namespaces n ON n.id = m.namespace_id WHERE m.id = ?"  # noqa: S608
+FIND_ID = f"SELECT {MEMORY_AS_NAMED} FROM memories m JOIN namespaces n ON n.id = m.namespace_id WHERE m.id = ?"  # noqa: S608
+VACUUM_PAGES = 1000
+REBUILD_FLUSH = 500
 MAX_KNOWN_TAGS = 10_000
 BURY = "INSERT OR REPLACE INTO tombstones VALUES (?, ?, ?, ?, ?, ?, ?)"
 
@@ -81,8 +83,7 @@ class Mark(NamedTuple):
 
     last_id: int
     last_seq: int
-    use: dict[int, list[int]]
-    sessions: dict[tuple[int, str], tuple[str | None, int]]
+    epoch: int
 
 
 class Transaction:
@@ -157,11 +158,11 @@ class Transaction:
         self.flush()
         self.flush_use()
         self.flush_sessions()
-        return Mark(self.last_id, self.last_seq, {}, {})
+        return Mark(self.last_id, self.last_seq, self._epoch)
 
     def back_to(self, mark: Mark) -> None:
         """Forgets what was gathered since the mark."""
-        self.last_id, self.last_seq = mark.last_id, mark.last_seq
+        self.last_id, self.last_seq, self._epoch = mark
         self._use, self._sessions = {}, {}
         self._forget_memories()
         self._places.clear()
@@ -412,9 +413,27 @@ class Transaction:
         self.connection.execute(
             "DELETE FROM memory_tags WHERE memory_id IN (SELECT value FROM json_each(?))", (_encode(numbers).decode(),)
         )
-        for number in numbers:
+        there = self.connection.execute(
+            "SELECT id FROM memories WHERE id IN (SELECT value FROM json_each(?))", (_encode(numbers).decode(),)
+        ).fetchall()
+        for (number,) in there:
             self.reindex(number)
             self._retag(number, (), self._by_id(number).tags)
+
+    def rebuild(self) -> None:
+        """Makes the full-text index anew, of everything."""
+        self.settle()
+        self.connection.execute("DROP TABLE memory_text")
+        self.connection.execute(MEMORY_TEXT)
+        for (number,) in self.connection.execute("SELECT id FROM memories ORDER BY id").fetchall():
+            self.reindex(number)
+            if number % REBUILD_FLUSH == 0:
+                self.flush()
+
+    def restore_indexes(self) -> None:
+        """Makes the indexes of the tables anew."""
+        self.settle()
+        self.connection.execute("REINDEX")
 
     def _by_id(self, number: int) -> Memory:
         self.flush()
@@ -535,9 +554,14 @@ class Transaction:
             " WHERE m.namespace_id = sessions.namespace_id AND m.session_id = sessions.id)",
             (now,),
         )
-        if rows:
-            self.connection.execute("PRAGMA incremental_vacuum(1000)")
         return list(gone.items())
+
+    def vacuum(self) -> bool:
+        """Gives some of the free pages back; whether there are more."""
+        self.settle()
+        for _ in self.connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES:d})"):
+            pass
+        return bool(self.connection.execute("PRAGMA freelist_count").get)
 
     # ---- namespaces
     def put_namespace(self, name: str, config: NamespaceConfig, now: int, *, create: bool, limit: int) -> None:
@@ -611,7 +635,6 @@ class Transaction:
         if not rows:
             self.connection.execute("UPDATE namespaces SET memories = 0, bytes = 0 WHERE id = ?", (ticket,))
             self.connection.execute("DELETE FROM sessions WHERE namespace_id = ?", (ticket,))
-            self.connection.execute("PRAGMA incremental_vacuum(1000)")
         return len(rows)
 
     def rename_namespace(self, source: str, target: str, now: int) -> int:

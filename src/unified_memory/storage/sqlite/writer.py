@@ -13,7 +13,7 @@ import apsw
 
 from unified_memory.model.errors import StorageBusyError, StorageError, UnifiedMemoryError
 from unified_memory.storage.base import Edit
-from unified_memory.storage.sqlite.connection import Database, WriteLock, connect, translate
+from unified_memory.storage.sqlite.connection import BUSY_TIMEOUT_MS, Database, WriteLock, connect, translate
 from unified_memory.storage.sqlite.transaction import Transaction
 
 T = TypeVar("T")
@@ -23,6 +23,9 @@ MAX_WAITING = 10_000
 # A write that no one has begun after this long is given up: another process holds the database.
 PATIENCE_SECONDS = 30.0
 CHECKPOINT_PAGES = 2_000
+# While others wait the checkpoint can wait too, but not for ever.
+OVERDUE_CHECKPOINTS = 8
+TRUNCATE_PATIENCE_MS = 200
 
 
 class Unit:
@@ -31,7 +34,7 @@ class Unit:
     `alone`: it makes one change at most, after all that may raise. `edits`: what it will apply, to be read ahead.
     """
 
-    __slots__ = ("abandoned", "alone", "edits", "error", "future", "result", "since", "work")
+    __slots__ = ("abandoned", "alone", "begun", "edits", "error", "future", "result", "since", "work")
 
     def __init__(
         self,
@@ -47,7 +50,8 @@ class Unit:
         self.since = since
         self.alone = alone
         self.edits = edits
-        self.abandoned = False
+        # Given up by the one who waits, or taken up by the thread: never both.
+        self.abandoned = self.begun = False
         self.result: Any = None
         self.error: BaseException | None = None
 
@@ -67,6 +71,8 @@ class Writer:
         self._lock = WriteLock(path)
         self._transaction = Transaction(self._connection)
         self._closed = False
+        self._truncating: asyncio.Future[None] | None = None
+        self._claim = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="unified-memory-writer", daemon=True)
         self._thread.start()
 
@@ -91,6 +97,13 @@ class Writer:
             self._loop.call_soon(self._hand_over)
         return await unit.future  # type: ignore[no-any-return]  # the future carries what `work` returns
 
+    async def truncate(self) -> None:
+        """Empties the log into the database and gives its room back, where no reader stands in the way."""
+        emptied = self._loop.create_future()
+        self._truncating = emptied
+        await self.do(lambda _transaction: None)
+        await emptied
+
     async def close(self) -> None:
         """Commits what is waiting, then ends the thread."""
         if self._closed:
@@ -100,7 +113,11 @@ class Writer:
             self._watch.cancel()
         self._hand_over()
         self._queue.put(None)
-        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._thread.join, PATIENCE_SECONDS)
+        if self._thread.is_alive():
+            # Another process hangs on to the database. What waits was not done; the thread ends with the process.
+            self._fail_all()
+            return
         self._lock.close()
         self._connection.close()
 
@@ -124,13 +141,25 @@ class Writer:
             else:
                 unit.future.set_exception(unit.error)
 
+    def _fail_all(self) -> None:
+        with self._claim:
+            given_up = [unit for unit in self._waiting if not unit.begun]
+            for unit in given_up:
+                unit.abandoned = True
+        for unit in given_up:
+            if not unit.future.done():
+                unit.future.set_exception(
+                    StorageBusyError("Another process holds the database for too long", retry_after=5)
+                )
+
     def _give_up(self) -> None:
         self._watch = None
         horizon = time.monotonic() - PATIENCE_SECONDS
-        for unit in self._waiting:
-            if unit.since > horizon:
-                break
-            unit.abandoned = True
+        with self._claim:
+            given_up = [unit for unit in self._waiting if unit.since <= horizon and not unit.begun]
+            for unit in given_up:
+                unit.abandoned = True
+        for unit in given_up:
             if not unit.future.done():
                 unit.future.set_exception(
                     StorageBusyError("Another process holds the database for too long", retry_after=5)
@@ -159,10 +188,15 @@ class Writer:
             units = [waiting.popleft() for _ in range(size)]
             if units:
                 self._lock.acquire()
+                with self._claim:
+                    begun = [unit for unit in units if not unit.abandoned]
+                    for unit in begun:
+                        unit.begun = True
                 try:
-                    self._commit(units)
+                    if begun:
+                        self._commit(begun)
                 except Exception as error:  # noqa: BLE001 - the thread's boundary: it goes on, and whoever waits is told
-                    for unit in units:
+                    for unit in begun:
                         unit.error = unit.error or error
                 finally:
                     self._lock.release()
@@ -174,10 +208,9 @@ class Writer:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             self._transaction.begin()
-            self._transaction.read_ahead(edit for unit in units if not unit.abandoned for edit in unit.edits)
+            self._transaction.read_ahead(edit for unit in units for edit in unit.edits)
             for unit in units:
-                if not unit.abandoned:
-                    self._one(unit)
+                self._one(unit)
             self._transaction.finish()
             self._connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - the thread's boundary: whatever it is reaches the one who waits
@@ -213,11 +246,21 @@ class Writer:
 
     def _checkpoint(self) -> None:
         """Moves the log into the database when it has grown; readers and other writers are not kept waiting."""
-        if self._wal_pages < CHECKPOINT_PAGES or (not self._queue.empty() and self._wal_pages < 8 * CHECKPOINT_PAGES):
+        due = self._wal_pages >= CHECKPOINT_PAGES and (
+            self._queue.empty() or self._wal_pages >= OVERDUE_CHECKPOINTS * CHECKPOINT_PAGES
+        )
+        truncating, self._truncating = self._truncating, None
+        if not due and truncating is None:
             return
+        mode = apsw.SQLITE_CHECKPOINT_PASSIVE if truncating is None else apsw.SQLITE_CHECKPOINT_TRUNCATE
         try:
-            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        except (apsw.BusyError, apsw.FullError, apsw.IOError):
+            self._connection.set_busy_timeout(TRUNCATE_PATIENCE_MS)
+            self._connection.wal_checkpoint(mode=mode)
+        except (apsw.BusyError, apsw.LockedError, apsw.FullError, apsw.IOError):
             # What is in the log is durable; a later checkpoint, or the next opening, moves it.
             return
+        finally:
+            self._connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+            if truncating is not None:
+                self._loop.call_soon_threadsafe(truncating.set_result, None)
         self._wal_pages = 0
