@@ -69,11 +69,14 @@ def from_rfc3339(text: str) -> int:
 
     Raises ValueError where the text is no instant.
     """
-    moment = datetime.fromisoformat(text)
+    moment = datetime.fromisoformat(text.upper())
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     try:
         span = moment - _EPOCH
     except OverflowError as error:
         raise ValueError(text) from error
-    return (span.days * _DAY_SECONDS + span.seconds) * SECOND + span.microseconds
+    instant = (span.days * _DAY_SECONDS + span.seconds) * SECOND + span.microseconds
+    if instant > LAST_INSTANT:
+        raise ValueError(text)
+    return instant

@@ -25,21 +25,21 @@ _tags = msgspec.json.Decoder(_Tagged)
 _attributes = msgspec.json.Decoder(dict[str, Raw])
 
 
-def check_key(key: str, limit: int) -> str:
+def check_key(key: str, limit: int, field: str = "key") -> str:
     """The key itself, where it is one: 1 byte to `limit` bytes of UTF-8 without NUL.
 
-    Raises InvalidInputError or TooLargeError naming `key`.
+    Raises InvalidInputError or TooLargeError naming `field`.
     """
     if not key:
-        raise InvalidInputError("key", "key is empty")
+        raise InvalidInputError(field, f"{field} is empty")
     if "\0" in key:
-        raise InvalidInputError("key", "key holds a NUL character")
+        raise InvalidInputError(field, f"{field} holds a NUL character")
     try:
         size = len(key) if key.isascii() else len(key.encode())
     except UnicodeEncodeError:
-        raise InvalidInputError("key", "key holds a lone surrogate") from None
+        raise InvalidInputError(field, f"{field} holds a lone surrogate") from None
     if size > limit:
-        raise TooLargeError("key", limit, size)
+        raise TooLargeError(field, limit, size)
     return key
 
 

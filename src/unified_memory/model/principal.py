@@ -23,5 +23,16 @@ class Principal(Struct, frozen=True):
             return (namespace,)
         return tuple(scope for scope in self.scopes if contains(namespace, scope))
 
+    def reach(self, namespace: str | None, *, recursive: bool) -> tuple[tuple[str, ...], bool]:
+        """The subtrees to look into, and whether to look below their roots, for a listing that names a namespace.
+
+        A namespace alone (not `recursive`) is that one or nothing; without a namespace it is all of the caller's.
+        """
+        if namespace is None:
+            return self.scopes, True
+        if recursive:
+            return self.narrowed(namespace), True
+        return ((namespace,) if self.sees(namespace) else ()), False
+
 
 ANONYMOUS = Principal("anonymous")

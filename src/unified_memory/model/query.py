@@ -159,7 +159,8 @@ def _parse_path(text: str, name: str) -> tuple[str | int, ...]:
     at = 0
     while at < len(text):
         part = _PATH_PART.match(text, at)
-        if part is None:
+        # A dot stands between two names, and nowhere else.
+        if part is None or (text[at] == ".") != (bool(path) and part[2] is None):
             raise InvalidInputError(name, f"{name!r} is no path", hint='value.a.b, value.a[0], value."a name"')
         quoted, index, plain = part.groups()
         path.append(int(index) if index is not None else quoted or plain)

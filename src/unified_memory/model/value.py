@@ -37,7 +37,7 @@ def parse(raw: bytes, field: str = "value") -> Any:
     Raises MalformedInputError where it is no JSON, InvalidInputError where it is nested deeper than 256.
     """
     try:
-        return _decoder.decode(raw)
+        parsed = _decoder.decode(raw)
     except RecursionError:
         raise InvalidInputError(field, f"{field} is nested deeper than {MAX_DEPTH}", limit=MAX_DEPTH) from None
     except UnicodeDecodeError as error:
@@ -50,7 +50,9 @@ def parse(raw: bytes, field: str = "value") -> Any:
             _encoder.encode(parsed)
         except (ValueError, RecursionError) as error:
             raise MalformedInputError(field, f"{field} is not JSON: {error}") from None
-        return parsed
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
+        _collect(parsed, [], 0, field)
+    return parsed
 
 
 def check_size(raw: bytes, limit: int, field: str = "value") -> None:

@@ -1,5 +1,6 @@
 """Counts of accesses: gathered here, written down in bulk, so that no read ever writes."""
 
+from unified_memory.model.errors import StorageError
 from unified_memory.model.memory import Memory
 from unified_memory.storage.base import Access, Storage
 
@@ -22,7 +23,7 @@ class Accesses:
                 return
             gathered = self._gathered[memory.id] = Access(memory.id, 0, now)
         gathered.count += 1
-        gathered.last = now
+        gathered.last = max(gathered.last, now)
         self.show(memory)
 
     def show(self, memory: Memory) -> Memory:
@@ -30,7 +31,7 @@ class Accesses:
         gathered = self._gathered.get(memory.id)
         if gathered is not None:
             memory.access_count += gathered.count
-            memory.last_accessed = gathered.last
+            memory.last_accessed = max(gathered.last, memory.last_accessed or 0)
         return memory
 
     async def flush(self) -> int:
@@ -38,5 +39,16 @@ class Accesses:
         gathered, self._gathered = self._gathered, {}
         accesses = list(gathered.values())
         for start in range(0, len(accesses), CHUNK):
-            await self._storage.touch(accesses[start : start + CHUNK])
+            try:
+                await self._storage.touch(accesses[start : start + CHUNK])
+            except StorageError:
+                # They are tried again at the next flush.
+                for one in accesses[start:]:
+                    self._add(one)
+                raise
         return len(accesses)
+
+    def _add(self, one: Access) -> None:
+        since = self._gathered.setdefault(one.id, Access(one.id, 0, one.last))
+        since.count += one.count
+        since.last = max(since.last, one.last)

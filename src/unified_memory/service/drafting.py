@@ -3,14 +3,14 @@
 import asyncio
 import math
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from unified_memory.model.clock import LAST_INSTANT, SECOND, from_rfc3339
-from unified_memory.model.errors import ConflictError, InvalidInputError
+from unified_memory.model.errors import ConflictError, InvalidInputError, MalformedInputError
 from unified_memory.model.memory import DEFAULT_IMPORTANCE, SERVICE_FIELDS, Memory, check_key, pack_attributes
 from unified_memory.model.namespace import NamespaceConfig, check_namespace
 from unified_memory.model.query import parse_field
@@ -20,6 +20,9 @@ from unified_memory.service.requests import Changes, PatchRequest, StoreRequest,
 from unified_memory.storage.base import Draft
 
 MAX_NAME = 255
+# Of a number that is counted up, before and after its point.
+MAX_DIGITS = 1000
+_EXACT = Context(prec=4 * MAX_DIGITS)
 TAG_BYTES = 255
 # Above this many bytes a value is looked through on a thread, so that others are not kept waiting.
 ASIDE_BYTES = 65_536
@@ -89,11 +92,17 @@ def read_metadata(metadata: Mapping[str, Raw] | None, limits: Limits) -> Metadat
                 size += len(bytes(raw)) + len(name)
         except msgspec.ValidationError as error:
             raise InvalidInputError(field, f"{field}: {error}") from None
+        except (UnicodeDecodeError, msgspec.DecodeError) as error:
+            raise MalformedInputError(field, f"{field} is not JSON in UTF-8: {error}") from None
+    _check_metadata_size(size, limits)
+    return told
+
+
+def _check_metadata_size(size: int, limits: Limits) -> None:
     if size > limits.metadata_bytes:
         raise InvalidInputError(
             "metadata", f"metadata is larger than {limits.metadata_bytes} bytes", limit=limits.metadata_bytes
         )
-    return told
 
 
 def check_tags(tags: list[str], field: str, limits: Limits) -> tuple[str, ...]:
@@ -127,7 +136,7 @@ def expiry(ttl: float | UnsetType | None, expires_at: str | UnsetType | None, no
             raise InvalidInputError(
                 "ttl", "ttl must be a number of seconds greater than 0", hint="null for a memory that never expires"
             )
-        return min(now + round(ttl * SECOND), LAST_INSTANT) if ttl * SECOND < LAST_INSTANT else LAST_INSTANT
+        return _after(ttl, now)
     if isinstance(expires_at, str):
         try:
             instant = from_rfc3339(expires_at)
@@ -142,7 +151,12 @@ def expiry(ttl: float | UnsetType | None, expires_at: str | UnsetType | None, no
 def inherited_expiry(config: NamespaceConfig, now: int) -> int | None:
     """When a memory expires of which nothing was said."""
     ttl = config.default_ttl
-    return now + round(ttl * SECOND) if isinstance(ttl, int | float) else None
+    return _after(ttl, now) if isinstance(ttl, int | float) else None
+
+
+def _after(ttl: float, now: int) -> int:
+    """The instant in so many seconds: at least a microsecond from now, no later than the last that can be written."""
+    return LAST_INSTANT if ttl * SECOND >= LAST_INSTANT - now else now + max(1, round(ttl * SECOND))
 
 
 async def look_through(key: str, attributes: bytes, raw: bytes) -> Description:
@@ -231,6 +245,7 @@ def changed(memory: Memory, change: Change, limits: Limits) -> Draft:
             extra.pop(name, None)
         else:
             extra[name] = raw
+    _check_metadata_size(sum(len(bytes(raw)) + len(name) for name, raw in extra.items()), limits)
     attributes = pack_attributes(tags, extra)
     value = memory.value if change.value is None else change.value
     d = describe(memory.key, attributes, parse(value))
@@ -273,6 +288,8 @@ def read_patch(request: PatchRequest) -> Patch:
             amount = Decimal(bytes(raw).decode().strip())
         except (InvalidOperation, UnicodeDecodeError):
             raise InvalidInputError(f"increment.{path}", f"increment.{path} must be a number") from None
+        if not _countable(amount):
+            raise InvalidInputError(f"increment.{path}", f"increment.{path} has more than {MAX_DIGITS} digits")
         increment.append((path, _path(path, "increment"), amount))
     if merge is UNSET and not append and not increment:
         raise InvalidInputError("merge", "The patch says nothing", hint="merge, append or increment")
@@ -331,6 +348,17 @@ def _incremented(held: Any, name: str, amount: Decimal) -> Raw:
         held = 0
     if isinstance(held, bool) or not isinstance(held, int | Raw):
         raise ConflictError(f"What is at {name!r} is no number", path=name)
+    try:
+        number = Decimal(bytes(held).decode() if isinstance(held, Raw) else held)
+    except InvalidOperation:
+        number = Decimal("Infinity")
+    if not _countable(number):
+        raise ConflictError(f"What is at {name!r} has more than {MAX_DIGITS} digits", path=name)
     # Decimal arithmetic: 0.1 + 0.2 is 0.3, and integers of any size stay whole.
-    number = Decimal(bytes(held).decode() if isinstance(held, Raw) else held) + amount
-    return Raw(f"{number:f}".encode())
+    return Raw(f"{_EXACT.add(number, amount):f}".encode())
+
+
+def _countable(number: Decimal) -> bool:
+    """Whether it can be written without an exponent in a reasonable number of digits."""
+    _, digits, exponent = number.as_tuple()
+    return isinstance(exponent, int) and abs(exponent) <= MAX_DIGITS and len(digits) <= MAX_DIGITS

@@ -86,6 +86,8 @@ class Jobs:
         running = Running(job, self._storage, self._clock)
         self._running[job.id] = running
         self._tasks[job.id] = asyncio.create_task(self._run(running, work), name=f"job {job.id} {kind}")
+        # One that is cancelled before it has begun could not say so.
+        await asyncio.sleep(0)
         return job
 
     async def _run(self, running: Running, work: Work) -> Job:
@@ -120,6 +122,7 @@ class Jobs:
 
     async def finished(self, principal: Principal, job_id: str) -> Job:
         """Waits until a job of this process has ended; one of another process is returned as it stands."""
+        await self.get(principal, job_id)
         task = self._tasks.get(job_id)
         if task is not None:
             await asyncio.wait({task})
@@ -132,11 +135,13 @@ class Jobs:
         if not 1 <= limit <= MAX_LIMIT:
             raise InvalidInputError("limit", f"limit must be from 1 to {MAX_LIMIT}", limit=MAX_LIMIT)
         listing = ("jobs", state)
+        # What is kept as running may have been interrupted: only a look at the time tells.
+        kept = JobState.RUNNING if state is JobState.INTERRUPTED else state
         page = await self._storage.list_jobs(
-            principal.scopes, state=state, limit=limit, after=decode_cursor(cursor, *listing)
+            principal.scopes, state=kept, limit=limit, after=decode_cursor(cursor, *listing)
         )
         jobs = [self._as_it_is(self._running[job.id].job if job.id in self._running else job) for job in page.items]
-        return JobList(jobs, encode_cursor(page.next, *listing))
+        return JobList([job for job in jobs if state in {None, job.state}], encode_cursor(page.next, *listing))
 
     async def cancel(self, principal: Principal, job_id: str) -> Job:
         """Ends a job of this process after the chunk it is at. Raises JobNotFoundError."""
@@ -162,4 +167,7 @@ class Jobs:
 
 
 def _may_see(principal: Principal, job: Job) -> bool:
-    return principal.sees(job.namespace) if job.namespace else "" in principal.scopes
+    """Whoever sees the namespace that a job works on, and whoever started it."""
+    return job.principal == principal.name or (
+        principal.sees(job.namespace) if job.namespace else "" in principal.scopes
+    )

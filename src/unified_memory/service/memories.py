@@ -45,6 +45,7 @@ from unified_memory.service.drafting import (
     Limits,
     Stored,
     changed,
+    check_importance,
     check_name,
     check_tags,
     inherited_expiry,
@@ -295,17 +296,18 @@ class Memories:
             return await self._storage.rename_namespace(source.namespace, target.namespace, now)
         if source.key is None or target.key is None:
             raise InvalidInputError("to.key", "Either both ends have a key, or neither has")
-        check_key(source.key, self.limits.key_bytes)
-        check_key(target.key, self.limits.key_bytes)
+        check_key(source.key, self.limits.key_bytes, "from.key")
+        check_key(target.key, self.limits.key_bytes, "to.key")
         self._may_see(principal, source.namespace, source.key)
         if (source.namespace, source.key) == (target.namespace, target.key):
             raise InvalidInputError("to.key", "Both ends are the same")
-        return await self._storage.move(
+        moved = await self._storage.move(
             (source.namespace, source.key),
             (target.namespace, target.key),
             now,
             expected_version=request.expected_version,
         )
+        return self._accesses.show(moved)
 
     # ---- many
     async def store_batch(
@@ -330,6 +332,8 @@ class Memories:
     async def retrieve_batch(self, principal: Principal, request: BatchKeysRequest) -> list[Memory | None]:
         """The memories in order, None for each that is not there; accesses are counted."""
         self._check_batch(len(request.keys), "keys")
+        for i, ref in enumerate(request.keys):
+            self._check_ref(ref, i)
         now = self._clock.now()
         found = await self._storage.get_many([(ref.namespace, ref.key) for ref in request.keys], now)
         memories = [m if m is not None and principal.sees(m.namespace) else None for m in found]
@@ -352,11 +356,14 @@ class Memories:
 
         edits = []
         for i, ref in enumerate(request.keys):
-            check_namespace(ref.namespace, f"keys[{i}].namespace")
-            check_key(ref.key, self.limits.key_bytes)
+            self._check_ref(ref, i)
             edits.append(Edit(ref.namespace, ref.key, decide if principal.sees(ref.namespace) else ignore))
         outcomes = await self._edit(principal, edits, self._clock.now(), idempotent)
         return [o if o.removed else Outcome(None) for o in outcomes]
+
+    def _check_ref(self, ref: KeyRef, place: int) -> None:
+        check_namespace(ref.namespace, f"keys[{place}].namespace")
+        check_key(ref.key, self.limits.key_bytes, f"keys[{place}].key")
 
     def _check_batch(self, items: int, field: str) -> None:
         if not 1 <= items <= self.limits.batch:
@@ -368,9 +375,8 @@ class Memories:
     ) -> tuple[Selection, Affected]:
         """What a change by filter selects: for its dry run, and for how long the work is."""
         where = parse_filter(request.filter)
-        selection = Selection(
-            scopes=_scopes(principal, request.namespace), recursive=request.recursive, where=where, limit=10
-        )
+        scopes, recursive = _reach(principal, request)
+        selection = Selection(scopes=scopes, recursive=recursive, where=where, limit=10)
         now = self._clock.now()
         count = await self._storage.count(selection, now)
         sample = (await self._storage.select(selection, now)).items
@@ -416,9 +422,10 @@ class Memories:
         prefix = Comparison(_KEY, Op.STARTSWITH, query.prefix) if query.prefix else None
         order = parse_order(query.order_by)
         listing = (query.namespace, query.recursive, query.prefix, query.tags, query.order_by)
+        scopes, recursive = _reach(principal, query)
         selection = Selection(
-            scopes=_scopes(principal, query.namespace),
-            recursive=query.recursive,
+            scopes=scopes,
+            recursive=recursive,
             where=every(prefix, *_tags(query.tags)),
             order=order,
             limit=_limit(query.limit),
@@ -431,11 +438,12 @@ class Memories:
         """Memories by exact filter. Raises InvalidInputError and below."""
         where = parse_filter(query.filter) if query.filter else None
         order = parse_order(query.order_by)
-        fields = [_selectable(name) for name in query.select] if query.select is not None else None
+        fields = [_selectable(name, "select") for name in query.select] if query.select is not None else None
         listing = (query.namespace, query.recursive, query.filter, query.order_by)
+        scopes, recursive = _reach(principal, query)
         selection = Selection(
-            scopes=_scopes(principal, query.namespace),
-            recursive=query.recursive,
+            scopes=scopes,
+            recursive=recursive,
             where=where,
             order=order,
             limit=_limit(query.limit),
@@ -443,7 +451,7 @@ class Memories:
         )
         now = self._clock.now()
         if query.group_by is not None:
-            field = parse_field(query.group_by)
+            field = _selectable(query.group_by, "group_by")
             if field.kind is Kind.HASH:
                 raise InvalidInputError("group_by", "content_hash cannot be grouped by")
             groups = await self._storage.group(selection, field, now, selection.limit or MAX_LIMIT)
@@ -463,6 +471,7 @@ class Memories:
         terms = parse_search(query.query)
         limit = _limit(query.limit)
         tests: list[Filter | None] = [*_tags(query.tags)]
+        check_importance(query.importance_min, "importance_min")
         if query.importance_min is not None:
             tests.append(Comparison(parse_field("importance"), Op.GTE, query.importance_min))
         if query.session_id is not None:
@@ -480,9 +489,7 @@ class Memories:
         listing = ("search", terms, query.namespace, query.recursive, where)
         after = decode_cursor(query.cursor, *listing)
         offset = after[1] if after else 0
-        request = SearchRequest(
-            _scopes(principal, query.namespace), query.recursive, terms, where, limit + 1, max(0, offset)
-        )
+        request = SearchRequest(*_reach(principal, query), terms, where, limit + 1, max(0, offset))
         hits = await self._storage.search(request, self._clock.now())
         for hit in hits:
             self._accesses.show(hit.memory)
@@ -603,8 +610,11 @@ def _one_namespace(in_body: str | None, beside: str) -> str:
     return in_body if in_body is not None else beside
 
 
-def _scopes(principal: Principal, namespace: str | None) -> tuple[str, ...]:
-    return principal.narrowed(None if namespace is None else check_namespace(namespace))
+def _reach(
+    principal: Principal, asked: ListQuery | ExactQuery | SearchQuery | UpdateWhereRequest | DeleteWhereRequest
+) -> tuple[tuple[str, ...], bool]:
+    namespace = None if asked.namespace is None else check_namespace(asked.namespace)
+    return principal.reach(namespace, recursive=asked.recursive)
 
 
 def _tags(tags: Sequence[str] | None) -> list[Filter]:
@@ -624,11 +634,11 @@ def _instant(text: str, field: str) -> int:
         raise InvalidInputError(field, f"{field} must be an RFC 3339 time") from None
 
 
-def _selectable(name: str) -> Field:
+def _selectable(name: str, argument: str) -> Field:
     try:
         return parse_field(name)
     except InvalidInputError as error:
-        raise InvalidInputError("select", error.detail, hint=error.hint) from None
+        raise InvalidInputError(argument, error.detail, hint=error.hint) from None
 
 
 def shown(field: Field, memory: Memory) -> Any:

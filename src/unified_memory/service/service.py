@@ -51,7 +51,7 @@ def assemble(
         clock,
         Memories(storage, clock, limits, accesses, guard),
         Namespaces(storage, clock, guard, limits.namespaces),
-        Sessions(storage, clock, guard),
+        Sessions(storage, clock, accesses, guard),
         Jobs(storage, clock),
         Upkeep(storage, clock, accesses, guard),
     )

@@ -13,6 +13,7 @@ from unified_memory.model.principal import Principal
 from unified_memory.model.query import MAX_LIMIT, Comparison, Op, Selection, decode_cursor, encode_cursor, parse_field
 from unified_memory.model.session import Session, WithMemories
 from unified_memory.model.value import encode, parse
+from unified_memory.service.access import Accesses
 from unified_memory.service.drafting import check_name
 from unified_memory.service.guard import Guard
 from unified_memory.service.requests import SessionRequest
@@ -48,9 +49,10 @@ class Ended(Struct):
 class Sessions:
     """Every operation on sessions."""
 
-    def __init__(self, storage: Storage, clock: Clock, guard: Guard) -> None:
+    def __init__(self, storage: Storage, clock: Clock, accesses: Accesses, guard: Guard) -> None:
         self._storage = storage
         self._clock = clock
+        self._accesses = accesses
         self._guard = guard
 
     async def create(self, principal: Principal, request: SessionRequest) -> Session:
@@ -111,7 +113,9 @@ class Sessions:
         if session.ttl is not None and session.active(now):
             await self._storage.touch_sessions([(namespace, session_id)], now)
             session = await self._find(principal, namespace, session_id)
-        return SessionView(session, page.items, encode_cursor(page.next, *listing))
+        return SessionView(
+            session, [self._accesses.show(memory) for memory in page.items], encode_cursor(page.next, *listing)
+        )
 
     async def list_all(
         self,
@@ -128,8 +132,10 @@ class Sessions:
         if not 1 <= limit <= MAX_LIMIT:
             raise InvalidInputError("limit", f"limit must be from 1 to {MAX_LIMIT}", limit=MAX_LIMIT)
         listing = ("sessions", namespace, recursive, cluster_id, active)
+        named = None if namespace is None else check_namespace(namespace)
+        scopes, recursive = principal.reach(named, recursive=recursive)
         page = await self._storage.list_sessions(
-            principal.narrowed(None if namespace is None else check_namespace(namespace)),
+            scopes,
             self._clock.now(),
             recursive=recursive,
             cluster_id=cluster_id,

@@ -1,0 +1,304 @@
+"""Every error that the document promises is provoked at every route that promises it, and has the one shape."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import httpx2
+import pytest
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from tests.rest.asking import LIMITS, MAX_BODY, Rest, make_storage, refused, serving
+from tests.rest.examples import ask_example, filled, some_job, tell_story
+from tests.rest.failing import FailingStorage, storage_failures
+from unified_memory.model.clock import SettableClock, from_rfc3339
+from unified_memory.rest.examples import AT, EXAMPLES, Example
+from unified_memory.rest.openapi import Cause, causes
+from unified_memory.rest.routes import ROUTES, Route
+
+Provoke = Callable[[Rest, Route, Example], Awaitable[httpx2.Response]]
+PROMISES = [(route, cause) for route in ROUTES for cause in causes(route)]
+LABELS = [f"{route.method} {route.path} {cause.status} {cause.code}" for route, cause in PROMISES]
+FAILURES = storage_failures()
+
+
+# ---- errors that come alike everywhere
+async def nothing_there(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    return await ask_example(rest, route, example)
+
+
+async def broken_body(rest: Rest, route: Route, _: Example) -> httpx2.Response:
+    return await rest.ask(route.method, filled(route.path), b"{")
+
+
+async def too_much(rest: Rest, route: Route, _: Example) -> httpx2.Response:
+    if route.body is None:
+        return await rest.ask(route.method, route.path.replace("{key}", "k" * (LIMITS.key_bytes + 1)))
+    return await rest.ask(route.method, filled(route.path), b" " * (MAX_BODY + 1))
+
+
+async def unknown_parameter(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    await tell_story(rest)
+    return await ask_example(rest, route, replace(example, query="colour=blue"), job=await some_job(rest))
+
+
+async def while_read_only(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    await tell_story(rest)
+    await rest.ok("PUT", "/mode", {"read_only": True})
+    return await ask_example(rest, route, example)
+
+
+async def wrong_etag(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    await tell_story(rest)
+    return await ask_example(
+        rest, route, replace(example, query="namespace=acme/web" if example.query else ""), headers={"If-Match": '"9"'}
+    )
+
+
+async def only_new(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    await tell_story(rest)
+    return await ask_example(rest, route, example, headers={"If-None-Match": "*"})
+
+
+async def wrong_version(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    await tell_story(rest)
+    body = {**example.body, "expected_version": 9}
+    if "memories" in example.body:
+        body = {"memories": [{**example.body["memories"][0], "expected_version": 9}]}
+    return await ask_example(rest, route, replace(example, body=body))
+
+
+async def strange_cursor(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    await tell_story(rest)
+    if route.body is None:
+        return await ask_example(rest, route, replace(example, query=f"{example.query}&cursor=AAAA".lstrip("&")))
+    return await ask_example(rest, route, replace(example, body={**example.body, "cursor": "AAAA"}))
+
+
+async def key_used_before(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    await tell_story(rest)
+    headers = {"Idempotency-Key": "order-66"}
+    await rest.ask("POST", "/store", {"key": "other", "value": 1}, headers=headers)
+    return await ask_example(rest, route, example, headers=headers)
+
+
+EVERYWHERE: dict[tuple[int, str], Provoke] = {
+    (400, "malformed_input"): broken_body,
+    (403, "read_only"): while_read_only,
+    (404, "memory_not_found"): nothing_there,
+    (404, "namespace_not_found"): nothing_there,
+    (404, "session_not_found"): nothing_there,
+    (404, "job_not_found"): nothing_there,
+    (409, "version_conflict"): wrong_version,
+    (412, "version_conflict"): wrong_etag,
+    (412, "already_exists"): only_new,
+    (413, "too_large"): too_much,
+    (422, "invalid_input"): unknown_parameter,
+    (422, "invalid_cursor"): strange_cursor,
+    (422, "idempotency_mismatch"): key_used_before,
+}
+
+
+# ---- errors of their own
+async def quota_of_bytes(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    await tell_story(rest)
+    name = "acme/ops" if route.path == "/move" else "acme"
+    await rest.ok("POST", "/namespaces", {"name": name, "config": {"max_bytes": 50}})
+    if route.path == "/move":
+        await rest.store("big", "x" * 40, "acme/ops")
+    grown = {"value": "x" * 60} if route.method == "PUT" else {"value": "x" * 60, "key": "new", "namespace": "acme/web"}
+    body = (
+        {"memories": [grown]} if "batch" in route.path else grown if route.method in {"PUT", "POST"} else example.body
+    )
+    return await ask_example(rest, route, example if route.path == "/move" else replace(example, body=body))
+
+
+async def too_many_namespaces(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    await tell_story(rest)
+    for number in range(LIMITS.namespaces):
+        await rest.ok("POST", "/namespaces", {"name": f"n{number}"})
+    return await ask_example(rest, route, example)
+
+
+async def move_onto_another(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    await tell_story(rest)
+    return await ask_example(
+        rest,
+        route,
+        replace(
+            example, body={"from": example.body["from"], "to": {"namespace": "acme/web", "key": "deploy/rollback"}}
+        ),
+    )
+
+
+async def move_no_namespace(rest: Rest, route: Route, _: Example) -> httpx2.Response:
+    return await ask_example(rest, route, EXAMPLES[route.method, route.path][1])
+
+
+async def twice(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    await tell_story(rest)
+    await ask_example(rest, route, example)
+    return await ask_example(rest, route, example)
+
+
+async def patch_that_does_not_fit(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    await tell_story(rest)
+    return await ask_example(rest, route, replace(example, body={"increment": {"steps": 1}}))
+
+
+async def not_recursive(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    await tell_story(rest)
+    return await ask_example(rest, route, replace(example, query=""))
+
+
+async def nothing_to_search(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    return await ask_example(rest, route, replace(example, body={"query": "-push"}))
+
+
+OWN: dict[tuple[str, str, int, str], Provoke] = {
+    ("POST", "/store", 403, "quota_exceeded"): quota_of_bytes,
+    ("PUT", "/update/{key}", 403, "quota_exceeded"): quota_of_bytes,
+    ("PATCH", "/update/{key}", 403, "quota_exceeded"): quota_of_bytes,
+    ("POST", "/move", 403, "quota_exceeded"): quota_of_bytes,
+    ("POST", "/store/batch", 403, "quota_exceeded"): quota_of_bytes,
+    ("POST", "/namespaces", 403, "quota_exceeded"): too_many_namespaces,
+    ("PUT", "/namespaces/{name}", 403, "quota_exceeded"): too_many_namespaces,
+    ("POST", "/move", 409, "already_exists"): move_onto_another,
+    ("POST", "/move", 404, "namespace_not_found"): move_no_namespace,
+    ("POST", "/namespaces", 409, "already_exists"): twice,
+    ("PATCH", "/update/{key}", 409, "conflict"): patch_that_does_not_fit,
+    ("DELETE", "/namespaces/{name}", 409, "namespace_not_empty"): not_recursive,
+    ("POST", "/search", 422, "empty_query"): nothing_to_search,
+}
+
+
+@pytest.fixture(params=["sqlite", "inmemory"])
+async def example_rest(request: pytest.FixtureRequest, directory: Path) -> AsyncIterator[Rest]:
+    """A service at the instant of the examples, in which nothing has happened."""
+    clock = SettableClock(from_rfc3339(AT))
+    async with serving(make_storage(request.param, directory, clock), clock) as rest:
+        yield rest
+
+
+@pytest.mark.parametrize(
+    ("route", "cause"),
+    [pytest.param(r, c, id=label) for (r, c), label in zip(PROMISES, LABELS, strict=True) if c.code not in FAILURES],
+)
+async def test_every_promised_error_comes_with_its_status_and_code(
+    example_rest: Rest, route: Route, cause: Cause
+) -> None:
+    provoke = OWN.get((route.method, route.path, cause.status, cause.code)) or EVERYWHERE[cause.status, cause.code]
+    answer = await provoke(example_rest, route, EXAMPLES[route.method, route.path][0])
+    refused(answer, cause.status, cause.code)
+
+
+@pytest.mark.parametrize(
+    ("route", "cause"),
+    [pytest.param(r, c, id=label) for (r, c), label in zip(PROMISES, LABELS, strict=True) if c.code in FAILURES],
+)
+async def test_a_failure_of_the_storage_is_never_an_empty_answer(route: Route, cause: Cause) -> None:
+    storage = FailingStorage()
+    async with serving(storage, SettableClock(from_rfc3339(AT))) as rest:
+        await tell_story(rest)
+        storage.failure = FAILURES[cause.code]
+        try:
+            answer = await ask_example(rest, route, EXAMPLES[route.method, route.path][0])
+        finally:
+            storage.failure = None
+        told = refused(answer, cause.status, cause.code)
+        if cause.code == "storage_busy":
+            assert answer.headers["retry-after"] == "7"
+        assert "RuntimeError" not in str(told)
+
+
+def test_no_way_to_provoke_an_error_is_left_over() -> None:
+    promised = {(route.method, route.path, cause.status, cause.code) for route, cause in PROMISES}
+    assert set(OWN) <= promised
+    assert {code for _, code in EVERYWHERE} | {code for *_, code in OWN} | set(FAILURES) == {
+        c.code for _, c in PROMISES
+    }
+
+
+# ---- where no route is
+@pytest.mark.parametrize("path", ["", "/", "/stor", "/store/", "/list/x", "/retrieve", "/backup"])
+async def test_an_unknown_path_is_told_in_the_one_shape(one_rest: Rest, path: str) -> None:
+    refused(await one_rest.ask("GET", path), 404, "no_such_route")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/store", "POST"),
+        ("DELETE", "/search", "POST"),
+        ("POST", "/namespaces/a/b", "DELETE, GET, HEAD, PUT"),
+        ("PUT", "/namespaces", "GET, HEAD, POST"),
+        ("POST", "/sessions/1", "DELETE, GET, HEAD"),
+        ("GET", "/update/k", "PATCH, PUT"),
+        ("PUT", "/retrieve/k", "GET, HEAD"),
+        ("OPTIONS", "/mode", "GET, HEAD, PUT"),
+        ("BREW", "/jobs/1/events", "DELETE, GET, HEAD"),
+    ],
+)
+async def test_a_method_that_a_path_does_not_take_is_told_with_those_it_takes(
+    one_rest: Rest, method: str, path: str, allowed: str
+) -> None:
+    answer = await one_rest.ask(method, path)
+    refused(answer, 405, "method_not_allowed")
+    assert answer.headers["allow"] == allowed
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if not route.probe], ids=lambda r: f"{r.method} {r.path}")
+async def test_a_parameter_that_stands_twice_is_refused(one_rest: Rest, route: Route) -> None:
+    await tell_story(one_rest)
+    example = EXAMPLES[route.method, route.path][0]
+    told = "namespace=a&namespace=a" if "namespace" in route.parameters else "x=1&x=1"
+    answer = await ask_example(one_rest, route, replace(example, query=told), job=await some_job(one_rest))
+    refused(answer, 422, "invalid_input", "namespace" if "namespace" in route.parameters else "x")
+
+
+async def test_a_parameter_that_is_no_utf_8_is_refused(one_rest: Rest) -> None:
+    refused(await one_rest.ask("GET", "/list?prefix=%FF"), 422, "invalid_input")
+
+
+async def test_health_does_not_mind_what_load_balancers_add(one_rest: Rest) -> None:
+    for path in ("/health", "/health/live", "/health/ready"):
+        assert (await one_rest.ask("GET", f"{path}?cache=1")).status_code == 200
+        assert (await one_rest.client.get(path)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "route", [route for route in ROUTES if route.body is not None], ids=lambda r: f"{r.method} {r.path}"
+)
+@pytest.mark.parametrize("body", [b"", b"null", b"[]", b"1", b'"a"'])
+async def test_a_body_that_is_no_object_is_refused(one_rest: Rest, route: Route, body: bytes) -> None:
+    answer = await one_rest.ask(route.method, filled(route.path), body)
+    assert (answer.status_code, answer.json()["code"]) in {(400, "malformed_input"), (422, "invalid_input")}
+    assert (answer.status_code == 400) == (body == b"")
+
+
+@pytest.mark.parametrize(
+    "route", [route for route in ROUTES if route.body is not None], ids=lambda r: f"{r.method} {r.path}"
+)
+async def test_an_unknown_member_is_refused_by_its_name(one_rest: Rest, route: Route) -> None:
+    await tell_story(one_rest)
+    example = EXAMPLES[route.method, route.path][0]
+    answer = await ask_example(one_rest, route, replace(example, body={**example.body, "colour": "blue"}))
+    field = "config" if route.path == "/namespaces/{name}" else "colour"
+    refused(answer, 422, "invalid_input", field)
+
+
+async def test_errors_inside_of_lists_name_the_item(one_rest: Rest) -> None:
+    bad = {"memories": [{"value": 1}, {"value": 1, "metadata": {"importance": 11}}]}
+    refused(await one_rest.ask("POST", "/store/batch", bad), 422, "invalid_input", "memories[1].metadata.importance")
+    bad = {"memories": [{"value": 1}, {"value": 1, "key": 5}]}
+    refused(await one_rest.ask("POST", "/store/batch", bad), 422, "invalid_input", "memories[1].key")
+    for route in ("/retrieve/batch", "/delete/batch"):
+        keys = {"keys": [{"key": "a"}, {"key": ""}]}
+        refused(await one_rest.ask("POST", route, keys), 422, "invalid_input", "keys[1].key")
+        keys = {"keys": [{"key": "a"}, {"key": "a", "namespace": "a//b"}]}
+        refused(await one_rest.ask("POST", route, keys), 422, "invalid_input", "keys[1].namespace")
+
+
+def test_the_example_without_a_body_is_marked_so() -> None:
+    for route in ROUTES:
+        assert (EXAMPLES[route.method, route.path][0].body is UNSET) == (route.body is None)

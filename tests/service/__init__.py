@@ -1,0 +1,1 @@
+"""Tests of the service: its rules one by one, and the whole stack against a model."""
