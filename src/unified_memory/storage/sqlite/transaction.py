@@ -673,7 +673,7 @@ class Transaction:
             ).fetchall()
             for (number,) in numbers:
                 memory = self._by_id(number)
-                if limits := [limit for limit in goal.limits if not contains(limit[0], source)]:
+                if memory.visible(now) and (limits := _from_outside(goal, source, target)):
                     self._check_quotas(
                         Place(goal.id, goal.name, goal.floor, goal.config, limits), now, 1, len(memory.value)
                     )
@@ -779,6 +779,11 @@ class Transaction:
             "UPDATE sessions SET ended_at = ? WHERE namespace_id = ? AND id = ?", (now, place.id, session_id)
         )
         return self._session(namespace, session_id, now), affected
+
+
+def _from_outside(goal: Place, source: str, target: str) -> list[tuple[str, int | None, int | None]]:
+    """The limits that are new to what moves: not those that hold at the source too, nor those that move along."""
+    return [limit for limit in goal.limits if not contains(limit[0], source) and not contains(target, limit[0])]
 
 
 def keywords_text(keywords: tuple[str, ...]) -> str:
