@@ -6,6 +6,7 @@ SQLite's shared index (`-shm`) is not seen here; it is made anew from the log wh
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,7 +72,8 @@ class Fatal:
                 if point.when == "after":
                     perform(event.data)
                 os.write(1, b"reached\n")
-                os.kill(os.getpid(), point.signal)
+                # To this very thread: of a signal to the process another thread may hear first, while this one runs on.
+                signal.pthread_kill(threading.get_ident(), point.signal)
                 if point.when == "after":
                     return
         perform(event.data)

@@ -42,10 +42,6 @@ class Runner:
         )
         return cls(process)
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
     async def line(self, pattern: str) -> re.Match[str]:
         """Waits for a line in which the pattern is found."""
         assert self._process.stdout is not None

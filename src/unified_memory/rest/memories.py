@@ -167,7 +167,7 @@ async def list_memories(service: Service, call: Call) -> Answer:
         namespace=query.get("namespace"),
         recursive=boolean(query, "recursive", default=True) is not False,
         prefix=query.get("prefix"),
-        tags=[tag for tag in query["tags"].split(",") if tag] if "tags" in query else None,
+        tags=query["tags"].split(",") if "tags" in query else None,
         order_by=query.get("order_by", "id"),
         cursor=query.get("cursor"),
     )
