@@ -1,7 +1,7 @@
 """Which tests run.
 
-Slow and system ones with --all only. One that lacks what scripts/setup installs is skipped at a desk and
-fails in CI.
+Slow and system ones with --all only, those of the night with --nightly. One that lacks what scripts/setup installs is
+skipped at a desk and fails in CI.
 """
 
 import os
@@ -20,16 +20,18 @@ settings.load_profile("ci" if CI else "desk")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="run the tests marked slow or system, too")
+    parser.addoption("--nightly", action="store_true", help="run the tests marked nightly, too")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--all"):
-        return
+    extra = [
+        *(() if config.getoption("--all") else ("slow", "system")),
+        *(() if config.getoption("--nightly") else ("nightly",)),
+    ]
     chosen: list[pytest.Item] = []
     left_out: list[pytest.Item] = []
     for item in items:
-        extra = item.get_closest_marker("slow") or item.get_closest_marker("system")
-        (left_out if extra else chosen).append(item)
+        (left_out if any(item.get_closest_marker(name) for name in extra) else chosen).append(item)
     config.hook.pytest_deselected(items=left_out)
     items[:] = chosen
 

@@ -7,6 +7,7 @@ import httpx2
 import pytest
 
 from tests.rest.asking import Rest, refused
+from unified_memory.model.clock import SECOND, to_rfc3339
 
 DAY = 24 * 3600
 WRITES: list[tuple[str, str, Any]] = [
@@ -227,6 +228,29 @@ async def test_an_idempotency_key_is_forgotten_after_a_day(rest: Rest) -> None:
     assert (await rest.ok("POST", "/store", {"value": 1}, headers=headers))["key"] == first["key"]
     rest.clock.advance(2)
     assert (await rest.ok("POST", "/store", {"value": 1}, headers=headers))["key"] != first["key"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/store", {"key": "k", "value": 1}),
+        ("PUT", "/update/there", {}),
+        ("POST", "/store/batch", {"memories": [{"key": "k", "value": 1}]}),
+    ],
+)
+async def test_a_repeat_gets_its_first_answer_even_after_what_it_stored_has_expired(
+    rest: Rest, method: str, path: str, body: Any
+) -> None:
+    await rest.store("there")
+    told = body["memories"][0] if "memories" in body else body
+    told["expires_at"] = to_rfc3339(rest.clock.now() + SECOND // 2)
+    first, second = await again(rest, method, path, body)
+    assert first.status_code == 200
+    assert second.content == first.content
+    await rest.store("there")
+    late = await rest.ask(method, path, body)
+    place = "memories[0].expires_at" if "memories" in body else "expires_at"
+    refused(late, 422, "invalid_input", place)
 
 
 async def test_a_request_that_failed_may_be_tried_again_under_its_key(rest: Rest) -> None:

@@ -23,6 +23,7 @@ from unified_memory.service.drafting import (
     Limits,
     Metadata,
     changed,
+    check_ahead,
     expiry,
     inherited_expiry,
     patched,
@@ -150,7 +151,7 @@ def test_expires_at_is_the_instant_that_it_names(text: str | None, instant: int 
 )
 def test_expires_at_that_is_no_time_to_come_is_refused(text: str) -> None:
     with pytest.raises(InvalidInputError) as refused:
-        expiry(UNSET, text, NOW)
+        check_ahead(expiry(UNSET, text, NOW), NOW)
     assert refused.value.field == "expires_at"
 
 

@@ -341,7 +341,8 @@ class World:
                 self.remove((memory.namespace, memory.key))
             else:
                 self._put(structs.replace(memory, expires_at=now, updated_at=now, version=memory.version + 1), now)
-        self.sessions[ref] = structs.replace(self.sessions[ref], ended_at=now)
+        session = self.sessions[ref]
+        self.sessions[ref] = structs.replace(session, ended_at=session.ended_at or now)
         return len(held)
 
 

@@ -128,7 +128,10 @@ def check_importance(importance: int | None, field: str) -> int | None:
 
 
 def expiry(ttl: float | UnsetType | None, expires_at: str | UnsetType | None, now: int) -> int | UnsetType | None:
-    """The instant that is meant; UNSET where nothing was said. Raises InvalidInputError."""
+    """The instant that is meant; UNSET where nothing was said. Raises InvalidInputError.
+
+    Whether it lies `ahead` is asked later: a repeated request gets its first answer, however late it is repeated.
+    """
     if ttl is not UNSET and expires_at is not UNSET:
         raise InvalidInputError("expires_at", "Say ttl or expires_at, not both")
     if isinstance(ttl, int | float):
@@ -139,13 +142,16 @@ def expiry(ttl: float | UnsetType | None, expires_at: str | UnsetType | None, no
         return _after(ttl, now)
     if isinstance(expires_at, str):
         try:
-            instant = from_rfc3339(expires_at)
+            return from_rfc3339(expires_at)
         except (ValueError, OverflowError):
             raise InvalidInputError("expires_at", "expires_at must be an RFC 3339 time") from None
-        if instant <= now:
-            raise InvalidInputError("expires_at", "expires_at has passed already")
-        return instant
     return UNSET if ttl is UNSET and expires_at is UNSET else None
+
+
+def check_ahead(expires_at: int | UnsetType | None, now: int, field: str = "expires_at") -> None:
+    """Raises InvalidInputError where that instant has passed."""
+    if isinstance(expires_at, int) and expires_at <= now:
+        raise InvalidInputError(field, f"{field} has passed already")
 
 
 def inherited_expiry(config: NamespaceConfig, now: int) -> int | None:
@@ -223,10 +229,12 @@ def read_update(request: UpdateRequest, limits: Limits, now: int) -> Change:
 
 def read_changes(changes: Changes, limits: Limits, now: int) -> Change:
     """Checks what `update/where` is to change. Raises InvalidInputError and below."""
+    expires_at = expiry(changes.ttl, changes.expires_at, now)
+    check_ahead(expires_at, now)
     return Change(
         read_metadata(changes.metadata, limits),
         None,
-        expiry(changes.ttl, changes.expires_at, now),
+        expires_at,
         check_tags(changes.add_tags or [], "set.add_tags", limits),
         tuple(changes.remove_tags or ()),
     )

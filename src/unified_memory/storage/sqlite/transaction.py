@@ -776,7 +776,8 @@ class Transaction:
                     self._count(place.id, 0, 0, memory.version + 1)
             affected = len(rows)
         self.connection.execute(
-            "UPDATE sessions SET ended_at = ? WHERE namespace_id = ? AND id = ?", (now, place.id, session_id)
+            "UPDATE sessions SET ended_at = coalesce(ended_at, ?) WHERE namespace_id = ? AND id = ?",
+            (now, place.id, session_id),
         )
         return self._session(namespace, session_id, now), affected
 
