@@ -18,7 +18,6 @@ from unified_memory.storage.sqlite.transaction import Transaction
 
 T = TypeVar("T")
 MAX_GROUP = 256
-MIN_GROUP = 8
 MAX_WAITING = 10_000
 # A write that no one has begun after this long is given up: another process holds the database.
 PATIENCE_SECONDS = 30.0
@@ -182,10 +181,7 @@ class Writer:
                     going_on = False
                 else:
                     waiting.extend(handed)
-            # Half of those who wait: while the disk works for one half, the event loop answers the other. Taking all of
-            # them would make everyone wait for everyone, one processor idle at a time.
-            size = min(MAX_GROUP, max(MIN_GROUP, (len(waiting) + 1) // 2), len(waiting))
-            units = [waiting.popleft() for _ in range(size)]
+            units = [waiting.popleft() for _ in range(min(MAX_GROUP, len(waiting)))]
             if units:
                 self._lock.acquire()
                 with self._claim:
