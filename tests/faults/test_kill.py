@@ -125,8 +125,8 @@ POINTS = {
     "in the middle of a page of the log": Point("wal", "write", 251, "half"),
     "before a commit is synced": Point("wal", "sync", 12),
     "after a commit, before its answers": Point("wal", "sync", 12, "after"),
-    "in the middle of a checkpoint": Point("db", "write", 9),
-    "in the middle of a page of a checkpoint": Point("db", "write", 10, "half"),
+    "in the middle of a checkpoint": Point("db", "write", 79),
+    "in the middle of a page of a checkpoint": Point("db", "write", 80, "half"),
     "before a checkpoint is synced": Point("db", "sync", 2),
     "after a checkpoint": Point("db", "sync", 2, "after"),
 }
