@@ -6,6 +6,7 @@ Nothing here knows a backend.
 
 from tests.storage.parts.changes import ChangeContract
 from tests.storage.parts.edits import EditContract
+from tests.storage.parts.feed import FeedContract
 from tests.storage.parts.filters import FilterContract
 from tests.storage.parts.listings import ListingContract
 from tests.storage.parts.namespaces import NamespaceContract
@@ -26,6 +27,7 @@ class StorageContract(
     ReadOnlyContract,
     ReadContract,
     ChangeContract,
+    FeedContract,
     FilterContract,
     ListingContract,
     SearchContract,

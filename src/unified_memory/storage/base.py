@@ -120,6 +120,24 @@ class Group(Struct):
     count: int
 
 
+class TagUse(Struct):
+    """How many memories bear a tag, and when the youngest of them was created."""
+
+    tag: str
+    count: int
+    newest: int
+
+
+class Change(Struct):
+    """What happened last to a key: `deleted`, or written at that version (a move is a deletion and a write)."""
+
+    seq: int
+    namespace: str
+    key: str
+    version: int
+    deleted: bool
+
+
 class NamespaceUse(Struct):
     """How much lies in a namespace."""
 
@@ -242,6 +260,18 @@ class Storage(ABC):
 
         Values of JSON: scalars as they are, everything else counts as None.
         """
+
+    @abstractmethod
+    async def tag_uses(self, scopes: tuple[str, ...], now: int) -> list[TagUse]:
+        """The tags of the visible memories of these subtrees, by use, then youngest memory, then name."""
+
+    @abstractmethod
+    async def last_seq(self) -> int:
+        """The place of the last change in the commit order; quick enough to be asked often."""
+
+    @abstractmethod
+    async def changes(self, after: int, limit: int) -> list[Change]:
+        """The keys that changed after that place in the commit order, each once, by its last change, in that order."""
 
     @abstractmethod
     async def search(self, request: SearchRequest, now: int) -> list[Hit]:

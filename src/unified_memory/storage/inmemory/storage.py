@@ -40,6 +40,7 @@ from unified_memory.model.search import Description, Hit, SearchRequest
 from unified_memory.model.session import Session, WithMemories
 from unified_memory.storage.base import (
     Access,
+    Change,
     Draft,
     Edit,
     Group,
@@ -52,6 +53,7 @@ from unified_memory.storage.base import (
     Replayed,
     Stats,
     Storage,
+    TagUse,
 )
 from unified_memory.storage.inmemory.ranking import rank
 from unified_memory.storage.inmemory.record import Record, derive, make_record
@@ -86,6 +88,14 @@ class _Unit(Struct):
     versions: dict[Ref, int] = {}
     # Sessions that are used, each with the project of the memory that names it.
     sessions: list[tuple[Ref, str | None]] = []
+    # Removed keys, each with the last version of its memory and the place of the removal in the commit order.
+    gone: dict[Ref, tuple[int, int]] = {}
+
+    def remove(self, memory: Memory) -> None:
+        """Stages the removal of a memory."""
+        ref = (memory.namespace, memory.key)
+        self.records[ref] = None
+        self.gone[ref] = (memory.version, self.next_seq())
 
     def next_seq(self) -> int:
         self.seq += 1
@@ -111,6 +121,8 @@ class InMemoryStorage(Storage):
         self._floors: dict[str, int] = {}
         self._spaces: dict[str, _Space] = {}
         self._dead: dict[int, list[Record]] = {}
+        # The last removal of each key that has no memory.
+        self._gone: dict[Ref, Change] = {}
         self._sessions: dict[Ref, tuple[int, Session]] = {}
         self._jobs: dict[str, tuple[int, Job]] = {}
         self._leases: dict[str, tuple[str, int]] = {}
@@ -189,8 +201,7 @@ class InMemoryStorage(Storage):
                 unit.sessions.append(((edit.namespace, decision.session_id), decision.project_id))
             return Outcome(copy.copy(memory), written=True, created=shown is None)
         if isinstance(decision, Remove) and shown is not None:
-            unit.records[ref] = None
-            unit.next_seq()
+            unit.remove(shown)
             return Outcome(shown, removed=True)
         return Outcome(shown)
 
@@ -234,6 +245,7 @@ class InMemoryStorage(Storage):
     def _stage_move(self, unit: _Unit, record: Record, target: Ref) -> Memory:
         """The version rises above those that either key has had."""
         old = record.memory
+        unit.remove(old)
         memory = structs.replace(
             old,
             namespace=target[0],
@@ -242,7 +254,6 @@ class InMemoryStorage(Storage):
             updated_at=unit.now,
             seq=unit.next_seq(),
         )
-        unit.records[old.namespace, old.key] = None
         unit.records[target] = derive(memory)
         unit.versions[target] = memory.version
         return memory
@@ -265,8 +276,7 @@ class InMemoryStorage(Storage):
         unit = self._begin(now)
         passed = [ref for ref, record in self._records.items() if not record.memory.visible(now)]
         for ref in passed[:limit]:
-            unit.records[ref] = None
-            unit.next_seq()
+            unit.remove(self._records[ref].memory)
         self._commit(unit)
         self._kept = {key: kept for key, kept in self._kept.items() if kept.until > now}
         for ref, (_, session) in list(self._sessions.items()):
@@ -306,6 +316,28 @@ class InMemoryStorage(Storage):
         rows = [(-count, value is None, _rank(value), is_bool) for (is_bool, value), count in counts.items()]
         groups = [Group(value, count) for (_, value), count in counts.items()]
         return [group for _, group in sorted(zip(rows, groups, strict=True), key=lambda pair: pair[0])][:limit]
+
+    async def tag_uses(self, scopes: tuple[str, ...], now: int) -> list[TagUse]:
+        """See `Storage.tag_uses`."""
+        uses: dict[str, TagUse] = {}
+        for memory in self._selected(Selection(scopes), now):
+            for tag in set(memory.tags):
+                use = uses.setdefault(tag, TagUse(tag, 0, 0))
+                use.count += 1
+                use.newest = max(use.newest, memory.created_at)
+        return sorted(uses.values(), key=lambda use: (-use.count, -use.newest, use.tag))
+
+    async def last_seq(self) -> int:
+        """See `Storage.last_seq`."""
+        return self._seq
+
+    async def changes(self, after: int, limit: int) -> list[Change]:
+        """See `Storage.changes`."""
+        memories = [record.memory for record in self._records.values()]
+        written = [Change(m.seq, m.namespace, m.key, m.version, deleted=False) for m in memories]
+        known = {(m.namespace, m.key) for m in memories}
+        gone = [change for ref, change in self._gone.items() if ref not in known]
+        return sorted((c for c in (*written, *gone) if c.seq > after), key=lambda change: change.seq)[:limit]
 
     async def search(self, request: SearchRequest, now: int) -> list[Hit]:
         """See `Storage.search`."""
@@ -388,7 +420,11 @@ class InMemoryStorage(Storage):
         self._dead[ticket] = held[limit:]
         if not self._dead[ticket]:
             del self._dead[ticket]
-        self._seq += len(gone)
+        for record in gone:
+            self._seq += 1
+            memory = record.memory
+            change = Change(self._seq, memory.namespace, memory.key, memory.version, deleted=True)
+            self._gone[memory.namespace, memory.key] = change
         return len(gone)
 
     async def dead_namespaces(self) -> list[int]:
@@ -485,11 +521,10 @@ class InMemoryStorage(Storage):
         for record in affected:
             memory = record.memory
             place = (memory.namespace, memory.key)
-            seq = unit.next_seq()
             if memories is WithMemories.DELETE:
-                unit.records[place] = None
+                unit.remove(memory)
             else:
-                version = memory.version + 1
+                seq, version = unit.next_seq(), memory.version + 1
                 expired = structs.replace(memory, expires_at=now, updated_at=now, version=version, seq=seq)
                 unit.records[place] = structs.replace(record, memory=expired)
                 unit.versions[place] = version
@@ -654,10 +689,13 @@ class InMemoryStorage(Storage):
         for ref in unit.records:
             if ref in self._records:
                 del self._refs[self._records.pop(ref).memory.id]
+        for ref, (version, seq) in unit.gone.items():
+            self._gone[ref] = Change(seq, *ref, version, deleted=True)
         for ref, record in unit.records.items():
             if record is not None:
                 self._records[ref] = record
                 self._refs[record.memory.id] = ref
+                self._gone.pop(ref, None)
         self._versions |= unit.versions
         for namespace, _ in unit.versions:
             self._make_space(namespace, unit.now)

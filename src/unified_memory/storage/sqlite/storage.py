@@ -21,6 +21,7 @@ from unified_memory.model.search import Hit, SearchRequest
 from unified_memory.model.session import Session, WithMemories
 from unified_memory.storage.base import (
     Access,
+    Change,
     Edit,
     Group,
     Idempotency,
@@ -31,6 +32,7 @@ from unified_memory.storage.base import (
     Replayed,
     Stats,
     Storage,
+    TagUse,
 )
 from unified_memory.storage.sqlite import search
 from unified_memory.storage.sqlite.check import check_all
@@ -199,6 +201,36 @@ class SQLiteStorage(Storage):
 
     async def group(self, selection: Selection, field: Field, now: int, limit: int) -> list[Group]:
         return await self._read(lambda connection: _group(connection, selection, field, now, limit))
+
+    async def tag_uses(self, scopes: tuple[str, ...], now: int) -> list[TagUse]:
+        scope, bound = select_scope(scopes, recursive=True)
+        sql = (
+            "SELECT t.name, count(*) AS uses, max(m.created_at) AS newest FROM memories m"  # noqa: S608 - from the compiler
+            " JOIN namespaces n ON n.id = m.namespace_id JOIN memory_tags mt ON mt.memory_id = m.id"
+            f" JOIN tags t ON t.id = mt.tag_id WHERE {scope} AND {VISIBLE}"
+            " GROUP BY t.id ORDER BY uses DESC, newest DESC, t.name"
+        )
+        return await self._read(lambda connection: [TagUse(*row) for row in connection.execute(sql, (*bound, now))])
+
+    async def last_seq(self) -> int:
+        with storage_errors():
+            row = self._read_point("SELECT last_seq FROM counters")
+        return 0 if row is None else int(str(row[0]))
+
+    async def changes(self, after: int, limit: int) -> list[Change]:
+        sql = (
+            "SELECT * FROM (SELECT m.seq, n.name, m.key, m.version, 0 FROM memories m JOIN namespaces n ON n.id = m.namespace_id"
+            " WHERE m.seq > ?1 AND n.name IS NOT NULL ORDER BY m.seq LIMIT ?2)"
+            " UNION ALL SELECT * FROM (SELECT seq, namespace, key, version, 1 FROM tombstones t WHERE seq > ?1 AND NOT EXISTS"
+            " (SELECT 1 FROM memories m JOIN namespaces n ON n.id = m.namespace_id WHERE n.name = t.namespace AND m.key = t.key)"
+            " ORDER BY seq LIMIT ?2) ORDER BY 1 LIMIT ?2"
+        )
+        return await self._read(
+            lambda connection: [
+                Change(seq, namespace, key, version, deleted=bool(deleted))
+                for seq, namespace, key, version, deleted in connection.execute(sql, (after, limit))
+            ]
+        )
 
     async def search(self, request: SearchRequest, now: int) -> list[Hit]:
         if not request.scopes:
