@@ -1,5 +1,7 @@
 """The whole service as one ASGI application."""
 
+from unified_memory.mcp.endpoint import PATH as MCP_PATH
+from unified_memory.mcp.endpoint import MCPEndpoint
 from unified_memory.rest import RestApplication
 from unified_memory.rest.exchange import Message, Receive, Scope, Send
 from unified_memory.service.service import Service
@@ -8,11 +10,18 @@ from unified_memory.worker import Worker
 
 
 class App:
-    """REST now; MCP and the dashboard will stand beside it. Under a server the lifespan opens and closes the service."""
+    """REST and MCP; the dashboard will stand beside them. Under a server the lifespan opens and closes the service."""
 
     def __init__(self, service: Service, settings: Settings) -> None:
         self.service = service
         self._rest = RestApplication(service, max_body=settings.max_body_bytes, name=settings.service_name)
+        self.mcp = MCPEndpoint(
+            service,
+            name=settings.service_name,
+            tools=settings.tools,
+            max_body=settings.max_body_bytes,
+            local=settings.local,
+        )
         self._worker = Worker(
             service, cleanup_seconds=settings.ttl_cleanup_interval, flush_seconds=settings.access_flush_interval
         )
@@ -20,7 +29,11 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request, or the lifespan."""
         if scope["type"] == "http":
-            await self._rest(scope, receive, send)
+            path = scope["path"]
+            if path.startswith(MCP_PATH) and path[len(MCP_PATH) : len(MCP_PATH) + 1] in {"", "/"}:
+                await self.mcp(scope, receive, send)
+            else:
+                await self._rest(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         else:
@@ -50,6 +63,7 @@ class App:
         """Ends the passes and closes the service; `/health` says that it is draining."""
         self.service.upkeep.draining = True
         await self._worker.stop()
+        await self.mcp.stop()
         await self.service.close()
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import ipaddress
 import json
 import logging
 import logging.handlers
@@ -14,6 +13,7 @@ import uvicorn
 from unified_memory import __version__
 from unified_memory.app import make_app
 from unified_memory.bootstrap import build
+from unified_memory.mcp.door import Door
 from unified_memory.model.clock import SECOND, to_rfc3339
 from unified_memory.model.errors import InvalidInputError, RefusedError
 from unified_memory.settings import Settings
@@ -61,14 +61,20 @@ def server_config(app: Any, host: str, port: int) -> uvicorn.Config:
 
 async def _run(app: Any, config: uvicorn.Config, settings: Settings, listening: socket.socket) -> None:
     await app.start()
+    door = Door(settings.database.parent, app.mcp)
     try:
         port = listening.getsockname()[1]
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         base = f"http://{host}:{port}"
         log.info("unified-memory %s serves %s from %s", __version__, base, settings.database)
+        loading = asyncio.create_task(app.mcp.load())
+        await door.start()
+        log.info("MCP clients: %s/mcp, or the command: unified-memory mcp", base)
         log.info("Try it: curl %s/health · interactive API: %s/docs · stop with Ctrl-C", base, base)
         await uvicorn.Server(config).serve(sockets=[listening])
+        await loading
     finally:
+        await door.stop()
         await app.stop()
 
 
@@ -88,21 +94,13 @@ def listen(settings: Settings) -> socket.socket:
 
 def check_address(settings: Settings) -> None:
     """Raises RefusedError for an address that others can reach, unless the operator's word is there."""
-    if settings.allow_anonymous or is_loopback(settings.host):
+    if settings.allow_anonymous or settings.local:
         return
     raise RefusedError(
         f"Without keys the service listens on loopback addresses only, not on {settings.host}",
         hint="Use --host 127.0.0.1, or set ALLOW_ANONYMOUS=true if everyone who reaches it may read and write everything",
         host=settings.host,
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def configure_logging(settings: Settings) -> None:

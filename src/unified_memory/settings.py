@@ -4,6 +4,7 @@ An option's variable is its mission name where it has one (`SQLITE_PATH`), else 
 An own table rather than a settings library, because the process that forwards MCP must answer within a fraction of a second.
 """
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -43,6 +44,13 @@ class Settings(Struct, frozen=True, kw_only=True):
     max_batch: int = 1000
     storage_limit: int = 0
     cpu_limit: float = 0.0
+    tools: str = "unified"
+    instructions: Path | None = None
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine can reach the address."""
+        return is_loopback(self.host)
 
     @property
     def database(self) -> Path:
@@ -111,7 +119,28 @@ OPTIONS: tuple[Option, ...] = (
         "float",
         "Processors to use; sets the number of reader threads. 0 takes what the machine has.",
     ),
+    Option(
+        "tools",
+        "TOOLS",
+        "str",
+        "Tool profile that MCP clients get unless they choose: unified, extended-memory, memory-bank, memory-bank-pypi,"
+        " knowledge-graph or all.",
+    ),
+    Option(
+        "instructions",
+        "CUSTOM_INSTRUCTION_PATH",
+        "path",
+        "A Markdown or text file that load_contexts shows before the contexts.",
+    ),
 )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def load(environment: Mapping[str, str] | None = None, **given: Any) -> Settings:

@@ -2,6 +2,7 @@
 
 from functools import cache
 
+from unified_memory.mcp.prompts import INSTRUCTIONS, RECALL, SAVE
 from unified_memory.mcp.tool import Profile
 from unified_memory.model.errors import InvalidInputError
 
@@ -14,4 +15,4 @@ def profile(name: str) -> Profile:
     """The profile of that name. Raises InvalidInputError."""
     if name not in NAMES:
         raise InvalidInputError("tools", f"There is no tool profile {name!r}", hint="One of: " + ", ".join(NAMES))
-    return Profile(name=name, instructions="", tools=())
+    return Profile(name=name, instructions=INSTRUCTIONS, tools=(), prompts=(RECALL, SAVE))

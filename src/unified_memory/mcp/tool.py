@@ -94,12 +94,16 @@ class Prompt(Struct, frozen=True, kw_only=True):
 
 
 class Profile(Struct, frozen=True, kw_only=True):
-    """A set of tools under a name. `unknown`: what is answered where there is no such tool (None: a plain JSON-RPC error)."""
+    """A set of tools under a name. `unknown`: what is answered where there is no such tool (None: a plain JSON-RPC error).
+
+    `resources`: whether memories are served as resources too.
+    """
 
     name: str
     instructions: str
     tools: tuple[Tool, ...]
     prompts: tuple[Prompt, ...] = ()
+    resources: bool = True
     unknown: Callable[[str], Answer | ProtocolError] | None = None
 
     def tool(self, name: str) -> Tool | None:
