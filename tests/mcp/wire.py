@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,7 +34,7 @@ class Process:
 
     @classmethod
     async def start(cls, directory: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> "Process":
-        """Starts it on a data directory; nothing is said to it yet."""
+        """Starts it on a data directory (in that environment; None: as this one's); nothing is said to it yet."""
         return cls(
             await asyncio.create_subprocess_exec(
                 COMMAND,
@@ -46,7 +45,7 @@ class Process:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                env={**os.environ, **(environment or {})},
+                env=environment,
                 limit=256 * 1024**2,
             )
         )
@@ -140,17 +139,16 @@ class HTTP:
     async def ask(self, method: str, params: Any = None) -> Any:
         """Sends a request; the message that answers it (the last of the stream)."""
         self._number += 1
-        told = {"jsonrpc": "2.0", "id": self._number, "method": method, "params": dict(params or {})}
+        sent: dict[str, Any] = dict(params or {})
         headers = {"accept": "application/json, text/event-stream"}
         if self._modern:
-            told["params"]["_meta"] = {**META, **told["params"].get("_meta", {})}
+            sent["_meta"] = {**META, **sent.get("_meta", {})}
             headers |= {"mcp-protocol-version": MODERN, "mcp-method": method}
-            if "name" in told["params"]:
-                headers["mcp-name"] = told["params"]["name"]
-            if "uri" in told["params"]:
-                headers["mcp-name"] = told["params"]["uri"]
+            if (name := sent.get("name") or sent.get("uri")) is not None:
+                headers["mcp-name"] = name
         else:
             headers["mcp-protocol-version"] = HANDSHAKE
+        told = {"jsonrpc": "2.0", "id": self._number, "method": method, "params": sent}
         answer = await self._client.post(self._path, json=told, headers=headers)
         return messages(answer)[-1]
 
