@@ -21,9 +21,11 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
         batch=settings.max_batch,
         namespaces=settings.max_namespace_count,
     )
-    return assemble(
+    service = assemble(
         make_storage(settings, clock), clock, limits, read_only=settings.read_only, storage_limit=settings.storage_limit
     )
+    service.contexts.instructions = settings.instructions
+    return service
 
 
 def make_storage(settings: Settings, clock: Clock) -> Storage:

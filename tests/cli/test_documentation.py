@@ -36,6 +36,7 @@ def test_the_commands_are_these() -> None:
     assert [" ".join(path) for path in COMMANDS] == [
         "serve",
         "settings",
+        "mcp install",
         "store",
         "retrieve",
         "update",
@@ -89,7 +90,7 @@ def test_a_command_and_its_options_are_documented(path: tuple[str, ...]) -> None
 def test_every_command_speaks_json_and_knows_where(path: tuple[str, ...]) -> None:
     names = {parameter.name for parameter in COMMANDS[path]}
     assert {"json", "data_dir"} <= names
-    assert ("url" in names) is (path not in {("check",), ("settings",)})
+    assert ("url" in names) is (path not in {("check",), ("settings",), ("mcp", "install")})
 
 
 def test_serve_takes_every_option_of_the_service() -> None:

@@ -1,5 +1,7 @@
 """Processes of the command, ended with the test."""
 
+import random
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -55,3 +57,12 @@ async def http() -> AsyncIterator[Callable[[Running], httpx2.AsyncClient]]:
     yield client
     for one in clients:
         await one.aclose()
+
+
+@pytest.fixture
+def rng(record_property: Callable[[str, object], None]) -> random.Random:
+    """A source of chance whose seed is told where the test fails."""
+    seed = random.SystemRandom().getrandbits(32)
+    record_property("seed", seed)
+    sys.stdout.write(f"seed {seed}\n")
+    return random.Random(seed)

@@ -261,7 +261,7 @@ BODIES: list[tuple[str, str, Any]] = [
     ("POST", "/store", {"value": 1, "metadata": {"tags": ["a", " "]}}),
     ("POST", "/store", {"value": 1, "metadata": {"tags": ["a", ""]}}),
     ("POST", "/store", {"value": 1, "metadata": {"tags": "a"}}),
-    ("POST", "/store", {"value": 1, "metadata": {"tags": ["x" * 256]}}),
+    ("POST", "/store", {"value": 1, "metadata": {"tags": ["x" * 1025]}}),
     ("POST", "/store", {"value": 1, "metadata": {"session_id": ""}}),
     ("POST", "/store", {"value": 1, "metadata": {"session_id": "s" * 255}}),
     ("POST", "/store", {"value": 1, "metadata": {"session_id": "s" * 256}}),

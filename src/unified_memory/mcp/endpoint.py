@@ -54,7 +54,9 @@ class MCPEndpoint:
             await _not_found(send, name)
             return
         manager = await self._manager(name)
-        await manager.handle_request(scope, receive, send)
+        # httptools leaves the blanks after a value, which are no part of it (RFC 9110, 5.5).
+        headers = [(field, value.strip(b" \t")) for field, value in scope["headers"]]
+        await manager.handle_request({**scope, "headers": headers}, receive, send)
 
     async def connection(
         self, tools: str, session: str, lines: AsyncIterator[bytes], write: Callable[[bytes], Awaitable[None]]

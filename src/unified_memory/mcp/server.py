@@ -227,7 +227,8 @@ class MemoryServer:
         return {**WHOLE, "resourceTemplates": resources.TEMPLATES}
 
     async def _read_resource(self, _ctx: Context, params: types.ReadResourceRequestParams) -> Any:
-        return await _told(resources.read_resource(self._service, self._principal, str(params.uri)))
+        uri = str(params.uri)
+        return await _told(resources.read_resource(self._service, self._principal, uri), uri=uri)
 
     async def _subscribe(self, ctx: Context, params: types.SubscribeRequestParams) -> Any:
         uri = str(params.uri)
@@ -253,14 +254,14 @@ class MemoryServer:
                 task.add_done_callback(self._notifying.discard)
 
 
-async def _told(answer: Any) -> Any:
-    """The answer; an error of the tree becomes one of JSON-RPC with its code and facts."""
+async def _told(answer: Any, **facts: Any) -> Any:
+    """The answer; an error of the tree becomes one of JSON-RPC with its code and facts, and these."""
     try:
         return {**WHOLE, **await answer}
     except NotFoundError as error:
-        raise MCPError(types.INVALID_PARAMS, error.detail, {"code": error.code, **error.facts}) from None
+        raise MCPError(types.INVALID_PARAMS, error.detail, {"code": error.code, **error.facts, **facts}) from None
     except UnifiedMemoryError as error:
-        raise MCPError(types.INTERNAL_ERROR, error.detail, {"code": error.code, **error.facts}) from None
+        raise MCPError(types.INTERNAL_ERROR, error.detail, {"code": error.code, **error.facts, **facts}) from None
 
 
 def tool_entry(tool: Tool) -> dict[str, Any]:
@@ -278,8 +279,14 @@ def tool_entry(tool: Tool) -> dict[str, Any]:
         },
     }
     if tool.output is not None:
-        entry["outputSchema"] = tool.output
+        entry["outputSchema"] = _or_error(tool.output)
     return entry
+
+
+def _or_error(output: dict[str, Any]) -> dict[str, Any]:
+    """The schema of an answer or of an error: some clients hold a failed result to it too."""
+    told = {name: part for name, part in output.items() if name != "required"}
+    return {**told, "properties": {**output.get("properties", {}), "error": {"type": "object"}}}
 
 
 def result_of(answer: Answer) -> dict[str, Any]:

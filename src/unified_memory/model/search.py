@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from bisect import bisect_right
 from typing import Any
 
 import msgspec
@@ -186,8 +187,9 @@ def snippet(text: str, spans: list[tuple[int, int]]) -> str:
     if len(text) <= SNIPPET_CHARS:
         return text
     best, most = 0, -1
+    ends = [end for _, end in spans]
     for i, (start, _) in enumerate(spans):
-        count = sum(1 for s, e in spans[i:] if e <= start + SNIPPET_CHARS)
+        count = bisect_right(ends, start + SNIPPET_CHARS) - i
         if count > most:
             best, most = start, count
     begin = max(0, best - SNIPPET_CHARS // 5)

@@ -87,7 +87,7 @@ NAMES: dict[str, Schema] = {
         "pattern": r"^[^\x00]+$",
         "description": "The id of a session, project or cluster: up to 255 characters, any but NUL.",
     },
-    "Tag": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"^[^\x00]*[^\x00\s][^\x00]*$"},
+    "Tag": {"type": "string", "minLength": 1, "maxLength": 1024, "pattern": r"^[^\x00]*[^\x00\s][^\x00]*$"},
     "Instant": {
         "type": "string",
         "format": "date-time",

@@ -23,7 +23,7 @@ MAX_NAME = 255
 # Of a number that is counted up, before and after its point.
 MAX_DIGITS = 1000
 _EXACT = Context(prec=4 * MAX_DIGITS)
-TAG_BYTES = 255
+TAG_BYTES = 1024
 # Above this many bytes a value is looked through on a thread, so that others are not kept waiting.
 ASIDE_BYTES = 65_536
 

@@ -4,7 +4,10 @@ from msgspec import Struct
 
 from unified_memory.model.clock import Clock
 from unified_memory.service.access import Accesses
+from unified_memory.service.bank import Bank
+from unified_memory.service.contexts import Contexts
 from unified_memory.service.drafting import Limits
+from unified_memory.service.graph import Graph
 from unified_memory.service.guard import Guard
 from unified_memory.service.jobs import Jobs
 from unified_memory.service.memories import Memories
@@ -24,6 +27,9 @@ class Service(Struct):
     sessions: Sessions
     jobs: Jobs
     upkeep: Upkeep
+    contexts: Contexts
+    graph: Graph
+    bank: Bank
 
     async def open(self) -> None:
         """Makes the storage ready. Raises StorageError and below."""
@@ -46,12 +52,16 @@ def assemble(
     limits = limits or Limits()
     accesses = Accesses(storage)
     guard = Guard(storage, read_only=read_only, limit=storage_limit)
+    memories = Memories(storage, clock, limits, accesses, guard)
     return Service(
         storage,
         clock,
-        Memories(storage, clock, limits, accesses, guard),
+        memories,
         Namespaces(storage, clock, guard, limits.namespaces),
         Sessions(storage, clock, accesses, guard),
         Jobs(storage, clock),
         Upkeep(storage, clock, accesses, guard),
+        Contexts(storage, memories, clock),
+        Graph(storage, memories, clock, guard),
+        Bank(storage, memories, clock),
     )
