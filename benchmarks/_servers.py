@@ -46,17 +46,17 @@ class Server(Struct, frozen=True):
 @contextmanager
 def service(data_dir: Path) -> Iterator[Server]:
     """`unified-memory serve` on a free port, over a data directory. Raises RuntimeError where it does not start or stop."""
-    port = _free_port()
+    port = free_port()
     command = ["-m", "unified_memory", "serve", "--host", HOST, "--port", str(port), "--data-dir", str(data_dir)]
-    with _running(command, port, "/health") as server:
+    with running(command, port, "/health") as server:
         yield server
 
 
 @contextmanager
 def bare() -> Iterator[Server]:
     """The bare application on a free port. Raises as `service`."""
-    port = _free_port()
-    with _running(["-m", "benchmarks._bare", str(port)], port, "/") as server:
+    port = free_port()
+    with running(["-m", "benchmarks._bare", str(port)], port, "/") as server:
         yield server
 
 
@@ -66,7 +66,7 @@ def disk_bytes(directory: Path) -> int:
 
 
 @contextmanager
-def _running(command: Sequence[str], port: int, path: str) -> Iterator[Server]:
+def running(command: Sequence[str], port: int, path: str) -> Iterator[Server]:
     with tempfile.TemporaryFile() as log:
         start = time.perf_counter()
         # An empty environment: SQLITE_PATH and its like would lead the service to somebody's real data.
@@ -107,7 +107,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         raise RuntimeError(f"The server did not stop within {_STOP_SECONDS:g} s and was killed") from None
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as listener:
         listener.bind((HOST, 0))
         port: int = listener.getsockname()[1]

@@ -9,6 +9,7 @@ import pytest
 
 from tests.interfaces.client import ClientInterface
 from tests.interfaces.interface import Interface
+from tests.interfaces.mcp import ACTIONS, MCPInterface, playable, reduced
 from tests.interfaces.rest import ROUTES, RestInterface, ToldError
 from tests.interfaces.scenarios import SCENARIOS, Scenario, Step
 from tests.rest.asking import Rest, make_storage, serving
@@ -21,21 +22,29 @@ INTERFACES: dict[str, Callable[[Rest], Any]] = {
     "rest for the backend": lambda rest: RestInterface(rest.application, PREFIXES[1]),
     "client": lambda rest: ClientInterface(rest.application),
 }
+AGENTS: dict[str, Callable[[Rest], Any]] = {
+    "of the present era": lambda rest: MCPInterface(rest.service, modern=True),
+    "of the handshake era": lambda rest: MCPInterface(rest.service, modern=False),
+}
 REFERENCE = "rest"
 
 
-async def play(scenario: Scenario, name: str) -> list[Any]:
-    """What each step gave, on a service of its own: an answer, or an error as its code, detail, hint and facts."""
+async def play(scenario: Scenario, make: Callable[[Rest], Any], *, checked: bool = True) -> list[Any]:
+    """What each step gave, on a service of its own: an answer, or an error as its code, detail, hint and facts.
+
+    `checked`: it must be what the step says.
+    """
     clock = SettableClock()
     given: list[Any] = []
     async with serving(make_storage("inmemory", Path(), clock), clock) as rest:
-        interface = INTERFACES[name](rest)
+        interface = make(rest)
         for step in scenario.steps:
             if step.operation == "advance":
                 clock.advance(step.arguments["seconds"])
                 continue
             given.append(await outcome(interface, step))
-            check(step, given[-1])
+            if checked:
+                check(step, given[-1])
         await interface.close()
     return given
 
@@ -71,15 +80,32 @@ def holds(given: Any, wanted: Any) -> bool:
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 @pytest.mark.parametrize("name", INTERFACES)
 async def test_a_scenario_comes_out_as_it_says(scenario: Scenario, name: str) -> None:
-    await play(scenario, name)
+    await play(scenario, INTERFACES[name])
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 @pytest.mark.parametrize("name", [name for name in INTERFACES if name != REFERENCE])
 async def test_every_interface_gives_the_very_same(scenario: Scenario, name: str) -> None:
-    assert await play(scenario, name) == await play(scenario, REFERENCE)
+    assert await play(scenario, INTERFACES[name]) == await play(scenario, INTERFACES[REFERENCE])
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize("name", AGENTS)
+async def test_the_tools_of_an_agent_give_the_same_memories_and_errors(scenario: Scenario, name: str) -> None:
+    played = playable(scenario)
+    operations = [step.operation for step in played.steps if step.operation != "advance"]
+    told = [await play(played, make, checked=False) for make in (AGENTS[name], INTERFACES[REFERENCE])]
+    agents, rests = [list(map(reduced, operations, given)) for given in told]
+    assert agents == rests
 
 
 def test_every_operation_stands_in_a_scenario() -> None:
     used = {step.operation for scenario in SCENARIOS for step in scenario.steps} - {"advance"}
     assert used == set(ROUTES)
+
+
+def test_the_tools_play_their_part() -> None:
+    steps = [step for scenario in SCENARIOS for step in playable(scenario).steps]
+    assert {step.operation for step in steps} == {*ACTIONS, "advance"}
+    assert len(steps) > 80
+    assert sum(step.error is not None for step in steps) > 15

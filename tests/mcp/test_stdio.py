@@ -122,10 +122,9 @@ async def test_ten_megabytes_are_stored_and_more_than_may_be_are_refused(
     process = await opened(start, serve, tmp_path, behind)
     await process.handshake()
     await stored(process, "large", "x" * 10_000_000)
-    told = await process.call(
-        "memory_usage", {"action": "retrieve", "namespace": "wire", "key": "large", "max_tokens": 90_000}
-    )
-    assert not told["isError"]
+    told = await process.call("memory_usage", {"action": "retrieve", "namespace": "wire", "key": "large"})
+    assert len(json.dumps(told)) < 20_000
+    assert told["structuredContent"]["left_out"] > 9_900_000
     refused = await process.call("memory_usage", {**STORE, "key": "larger", "value": "x" * 17_000_000})
     assert refused["structuredContent"]["error"]["code"] == "too_large"
     assert await keys(process) == {"large"}
@@ -300,3 +299,24 @@ async def test_a_subscription_of_the_present_era_hears_it_too(
         "notifications/resources/updated",
     ]
     assert listener.others[1]["params"]["uri"] == uri
+
+
+# ---- progress
+@either
+@pytest.mark.parametrize("era", ["handshake", "present"])
+async def test_progress_of_a_long_call_is_seen(
+    start: Start, serve: Start, tmp_path: Path, behind: str, era: str
+) -> None:
+    process = await opened(start, serve, tmp_path, behind, "--tools", "all")
+    envelope: dict[str, Any] = {} if era == "handshake" else META
+    if era == "handshake":
+        await process.handshake()
+    for n in range(450):
+        told = {"name": "memory_usage", "arguments": {**STORE, "key": f"k{n:04}", "value": n}, "_meta": envelope}
+        assert "result" in await process.ask("tools/call", told)
+    arguments = {"pattern": "k??????", "namespace": "wire"}
+    params = {"name": "memory_search", "arguments": arguments, "_meta": {**envelope, "progressToken": "p"}}
+    found = (await process.ask("tools/call", params))["result"]["structuredContent"]["memories"]
+    assert [memory["key"] for memory in found] == []
+    told = [one["params"] for one in process.others if one["method"] == "notifications/progress"]
+    assert [(one["progressToken"], one["progress"]) for one in told] == [("p", 200), ("p", 400)]

@@ -28,6 +28,7 @@ class Process:
         self.process = process
         self._answers: dict[str, asyncio.Future[Any]] = {}
         self._number = 0
+        # Whatever it says unasked, in order.
         self.others: list[Any] = []
         self.heard = asyncio.Event()
         self._reading = asyncio.create_task(self._read())
@@ -162,7 +163,8 @@ class HTTP:
 def messages(answer: httpx2.Response) -> list[Any]:
     """The messages of an answer, be it one or a stream of events."""
     if answer.headers.get("content-type", "").startswith("text/event-stream"):
-        lines = answer.text.splitlines()
+        # Not splitlines: a text may hold characters that it takes for the end of a line.
+        lines = answer.text.replace("\r\n", "\n").split("\n")
         return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
     return [answer.json()]
 

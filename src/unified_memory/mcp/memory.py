@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from unified_memory.mcp.budget import BYTES_PER_TOKEN
 from unified_memory.mcp.schema import Schema, anything, array, boolean, integer, number, obj, text
 from unified_memory.mcp.sizes import answer_tokens, max_tokens_schema, room, shortened
 from unified_memory.mcp.tool import Answer, Arguments, Call, Tool, read
@@ -26,6 +27,8 @@ from unified_memory.service.requests import ExactQuery, SearchQuery, StoreReques
 DEFAULT_LIMIT = 10
 # The least that one found memory takes of an answer, and what the word on how to go on takes.
 _LEAST_BYTES = 100
+# A stored value up to this size is told back in the record.
+MAX_ECHO_BYTES = 8_000
 _TAIL_BYTES = 300
 _SHORT_BYTES = 200
 # How many keys one call looks at, and at once, where the pattern cannot be left to the storage.
@@ -214,6 +217,7 @@ async def _matching(call: Call, asked: _Pattern) -> Answer:
         query.cursor = page.next_cursor
         if page.next_cursor is None or len(entries) > limit or looks >= _LOOKS:
             break
+        await call.report(looks, _LOOKS, f"{len(entries)} keys match so far")
     shown = _fitting(entries[:limit], space)
     told: dict[str, Any] = {
         "memories": [entry.told for entry in shown],
@@ -293,11 +297,15 @@ async def _store(call: Call, asked: _Usage, arguments: Arguments) -> Answer:
     if outcome.memory is None:  # a write that was applied has a result
         raise TypeError
     line = {"stored": True, **_name(outcome.memory), "created": outcome.created}
-    return Answer(encode(line).decode(), {"memory": _record(outcome.memory)})
+    told = _record(outcome.memory)
+    if len(outcome.memory.value) > MAX_ECHO_BYTES:
+        # Whoever stored it has it: an answer as long would only fill the context.
+        del told["value"]
+    return Answer(encode(line).decode(), {"memory": told})
 
 
 async def _retrieve(call: Call, asked: _Usage) -> Answer:
-    """The value as it is; with `max_tokens` or a cursor, as much of a longer one as fits.
+    """The value as it is, or as much of a longer one as fits.
 
     A cursor is (characters that were shown already, the version that they are of).
     """
@@ -309,7 +317,7 @@ async def _retrieve(call: Call, asked: _Usage) -> Answer:
     space = room(asked.max_tokens)
     if after is None:
         told = {"memory": _record(memory)}
-        if asked.max_tokens is None or answer_tokens(value, told) <= asked.max_tokens:
+        if answer_tokens(value, told) * BYTES_PER_TOKEN <= space:
             return Answer(value, told)
     begin, version = after or (0, memory.version)
     if not isinstance(begin, int) or version != memory.version:
@@ -319,7 +327,7 @@ async def _retrieve(call: Call, asked: _Usage) -> Answer:
     while True:
         part = rest.encode()[:size].decode(errors="ignore") or rest[:1]
         answer = _partial(memory, part, len(rest) - len(part), begin + len(part), listing)
-        if size == 1 or answer_tokens(answer.text or "", answer.structured) * 4 <= space:
+        if size == 1 or answer_tokens(answer.text or "", answer.structured) * BYTES_PER_TOKEN <= space:
             return answer
         size = max(1, size // 2)
 
