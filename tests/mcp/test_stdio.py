@@ -318,5 +318,5 @@ async def test_progress_of_a_long_call_is_seen(
     params = {"name": "memory_search", "arguments": arguments, "_meta": {**envelope, "progressToken": "p"}}
     found = (await process.ask("tools/call", params))["result"]["structuredContent"]["memories"]
     assert [memory["key"] for memory in found] == []
-    told = [one["params"] for one in process.others if one["method"] == "notifications/progress"]
-    assert [(one["progressToken"], one["progress"]) for one in told] == [("p", 200), ("p", 400)]
+    heard = [one["params"] for one in process.others if one["method"] == "notifications/progress"]
+    assert [(one["progressToken"], one["progress"]) for one in heard] == [("p", 200), ("p", 400)]
