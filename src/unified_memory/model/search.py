@@ -187,7 +187,7 @@ def snippet(text: str, spans: list[tuple[int, int]]) -> str:
     if len(text) <= SNIPPET_CHARS:
         return text
     best, most = 0, -1
-    ends = [end for _, end in spans]
+    ends = sorted(end for _, end in spans)
     for i, (start, _) in enumerate(spans):
         count = bisect_right(ends, start + SNIPPET_CHARS) - i
         if count > most:
