@@ -1,5 +1,6 @@
 """The five tools of extended-memory: as its version 0.9.0 answered, and with more to ask for in the profile `unified`."""
 
+import hashlib
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from msgspec import UNSET, Struct, UnsetType
 from unified_memory.mcp import schema
 from unified_memory.mcp.budget import BYTES_PER_TOKEN, DEFAULT_TOKENS, tokens
 from unified_memory.mcp.prompts import MEMORY_INSTRUCTIONS
+from unified_memory.mcp.sizes import shortened
 from unified_memory.mcp.tool import (
     INTERNAL_ERROR,
     Answer,
@@ -26,6 +28,8 @@ from unified_memory.mcp.tool import (
 from unified_memory.model.clock import SECOND, to_rfc3339
 from unified_memory.model.errors import InvalidCursorError, InvalidInputError, MemoryNotFoundError, UnifiedMemoryError
 from unified_memory.model.memory import DEFAULT_IMPORTANCE, Memory
+from unified_memory.model.query import decode_cursor, encode_cursor
+from unified_memory.model.value import encode
 from unified_memory.service.contexts import Loaded, normalise
 from unified_memory.service.requests import Idempotent
 
@@ -51,6 +55,11 @@ _NO_TEXT = {dict: "unhashable type: 'slice'"}
 _DETAILS = "\n\n🔍 **Error Details:**\n- Category: internal\n- Severity: medium"
 # Room that is kept for the word on how to go on, in bytes.
 _TAIL_BYTES = 400
+# What the words above the contexts take without names, tags and instructions; those on what was cut; and the least of a text.
+_FRAME_BYTES = 300
+_CUT_BYTES = 50
+_MORE_BYTES = 150
+_LEAST_BYTES = 50
 
 
 # ---- reading what older callers send
@@ -289,12 +298,13 @@ async def _load(call: Call, arguments: Arguments, *, cut: bool) -> Answer:
             f"🔍 No saved contexts found for project '{wanted.label or 'current project'}'.\n\n"
             f"Memory is currently empty.\n\n🕐 Checked at: {_now(call)} "
         )
-    head = ""
-    if _truthy(arguments.get("init_load", True)) and (instruction := await call.service.contexts.instruction()):
-        head = f"## Custom Instructions\n\n{instruction}\n\n"
+    instruction = await call.service.contexts.instruction() if _truthy(arguments.get("init_load", True)) else ""
     sent = arguments.get("limit", DEFAULT_LIMIT)
     verb = "Loaded only" if sent and loaded.count == sent else "Found"
-    head += _head(verb, wanted.label, loaded)
+
+    def head(size: int | None) -> str:
+        return _head(instruction, verb, wanted.label, loaded, size)
+
     # Whoever goes on by a cursor, or names a size, wants to know where it goes on also where all fits.
     return Answer(_text(head, loaded, budget, paged=cursor is not None or arguments.get("max_tokens") is not None))
 
@@ -303,7 +313,15 @@ def _truthy(sent: Any) -> bool:
     return sent.lower() not in _OFF if isinstance(sent, str) else bool(sent)
 
 
-def _head(verb: str, label: str, loaded: Loaded) -> str:
+def _head(instruction: str, verb: str, label: str, loaded: Loaded, size: int | None) -> str:
+    """What stands above the contexts; of what can be long no more than fits into about so many bytes (None: the whole)."""
+    tags = ", ".join(f"{use.tag} ({use.count} uses)" for use in loaded.tags)
+    if size is not None:
+        instruction, label, tags = (
+            shortened(instruction, size // 2),
+            shortened(label, size // 8),
+            shortened(tags, size // 4),
+        )
     summary = f"{verb} {loaded.count} saved contexts"
     if label:
         summary += f" for project '{label}'"
@@ -311,13 +329,15 @@ def _head(verb: str, label: str, loaded: Loaded) -> str:
     details += [f"{loaded.high} high-importance"] if loaded.high else []
     if details:
         summary += f" including {', '.join(details)}"
-    head = f"🧠 **Memory Loaded Successfully**\n\n📊 **Summary:** {summary}.\n\n"
-    if loaded.tags:
-        head += f"🏷️ **Popular Tags:** {', '.join(f'{use.tag} ({use.count} uses)' for use in loaded.tags)}\n\n"
+    head = f"## Custom Instructions\n\n{instruction}\n\n" if instruction else ""
+    head += f"🧠 **Memory Loaded Successfully**\n\n📊 **Summary:** {summary}.\n\n"
+    if tags:
+        head += f"🏷️ **Popular Tags:** {tags}\n\n"
     return head + f"Memory contexts in chronological order (showing last {loaded.count} entries):\n\n"
 
 
-def _text(head: str, loaded: Loaded, budget: int | None, *, paged: bool) -> str:
+def _text(heading: Callable[[int | None], str], loaded: Loaded, budget: int | None, *, paged: bool) -> str:
+    head = heading(None)
     entries = [_entry(memory) for memory in loaded.contexts]
     left = loaded.count - len(entries)
     tail = f"... and {left} more contexts\n" if left > 0 else ""
@@ -325,7 +345,10 @@ def _text(head: str, loaded: Loaded, budget: int | None, *, paged: bool) -> str:
     if budget is None or (tokens(whole) <= budget and not (paged and loaded.more)):
         return whole
     if tokens(whole) > budget:
-        room = budget * BYTES_PER_TOKEN - len(head.encode()) - _TAIL_BYTES
+        space = budget * BYTES_PER_TOKEN
+        if len(head.encode()) > space // 2:
+            head = heading(max(0, space // 2 - _FRAME_BYTES))
+        room = space - len(head.encode()) - min(_TAIL_BYTES, space // 4)
         entries = entries[-_fitting(entries, room) :]
         if len(entries) == 1:
             entries = [_shortened(entries[0], room)]
@@ -347,11 +370,11 @@ def _fitting(parts: Sequence[str], room: int) -> int:
 
 
 def _shortened(entry: str, room: int) -> str:
-    """An entry of which no more is shown than fits, as far as a few hundred bytes always do."""
+    """An entry of which no more is shown than fits, and the word on that; of its text always a little."""
     whole = entry.encode()
-    room = max(room, _TAIL_BYTES)
     if len(whole) <= room:
         return entry
+    room = max(room - _CUT_BYTES, _LEAST_BYTES)
     return f"{whole[:room].decode(errors='ignore')}…\n(cut after {room} of {len(whole)} bytes)\n\n"
 
 
@@ -369,17 +392,28 @@ def _json(label: str, loaded: Loaded | None, budget: int | None) -> Answer:
             for memory in loaded.contexts
         ]
         if budget is not None:
-            room = budget * BYTES_PER_TOKEN - _TAIL_BYTES
-            records = records[-_fitting([msgspec.json.encode(record).decode() for record in records], room) :]
+            # It stands in the text and in the structured content.
+            space = budget * BYTES_PER_TOKEN // 2
+            label = shortened(label, space // 8)
+            room = space - len(label.encode()) - min(_TAIL_BYTES, space // 2)
+            records = records[-_fitting([f"{encode(record).decode()}," for record in records], room) :]
             if len(records) == 1:
-                last = records[0]
-                kept = _shortened(str(last["content"]), room)
-                records = [{**last, "content": kept}]
+                records = [_record_cut(records[0], room)]
         told = {"project": label, "count": loaded.count, "contexts": records}
         oldest = loaded.contexts[-len(records)]
         if oldest is not loaded.contexts[0] or loaded.more:
             told["next_cursor"] = loaded.cursor(oldest)
     return Answer(msgspec.json.encode(told).decode(), told)
+
+
+def _record_cut(record: dict[str, Any], room: int) -> dict[str, Any]:
+    """The record with no more of its text than fits, and without its tags where they leave no room for half of that."""
+    told, size = record, room
+    while len(encode(told)) > room and size > _LEAST_BYTES // 2:
+        size //= 2
+        tags = record["tags"] if len(encode(record["tags"])) <= room // 2 else []
+        told = {**record, "tags": tags, "content": shortened(str(record["content"]), size)}
+    return told
 
 
 # ---- forget_context
@@ -399,7 +433,8 @@ async def _forget(call: Call, arguments: Arguments) -> Answer:
 async def _projects(call: Call, arguments: Arguments, *, cut: bool) -> Answer:
     try:
         names = await call.service.contexts.projects(call.principal)
-        after = _cursor(arguments) if cut else None
+        budget = _max_tokens(arguments) if cut else None
+        first = _place(names, _cursor(arguments)) if cut else 0
     except UnifiedMemoryError as error:
         return _unsuccessful(error)
     head = "🗂️ **All Projects** (ignores isolation)\n\n"
@@ -407,25 +442,48 @@ async def _projects(call: Call, arguments: Arguments, *, cut: bool) -> Answer:
         return Answer(f"{head}No projects found in memory system.")
     head += f"**Found {len(names)} projects:**\n"
     tail = '\n💡 Use `load_contexts(project_id="project_name")` to load specific project context'
-    names = names if after is None else [name for name in names if name > after]
+    names = names[first:]
     lines = [f"- {name} ({name})\n" for name in names]
-    if cut and tokens(head + "".join(lines) + tail) > DEFAULT_TOKENS:
-        room = DEFAULT_TOKENS * BYTES_PER_TOKEN - len((head + tail).encode()) - _TAIL_BYTES
+    if budget is not None and tokens(head + "".join(lines) + tail) > budget:
+        room = budget * BYTES_PER_TOKEN - len((head + tail).encode()) - _MORE_BYTES
         fit = _fitting(lines[::-1], room)
+        if fit == 1:
+            name = shortened(names[0], max(_LEAST_BYTES, room // 2 - len("-  ()\n")))
+            lines[0] = f"- {name} ({name})\n"
         if fit < len(lines):
-            more = msgspec.json.encode(names[fit - 1]).decode()
-            lines = [*lines[:fit], f"... and {len(lines) - fit} more projects: the same call with cursor {more}\n"]
+            more = encode_cursor((_digest(names[fit - 1]), 0), "projects")
+            lines = [*lines[:fit], f'... and {len(lines) - fit} more projects: the same call with cursor "{more}"\n']
     return Answer(f"{head}{''.join(lines)}{tail}")
 
 
+def _place(names: list[str], cursor: str | None) -> int:
+    """Where the list goes on. A cursor names the last one that was shown: raises InvalidCursorError where that has gone."""
+    after = decode_cursor(cursor, "projects")
+    if after is None:
+        return 0
+    for i, name in enumerate(names):
+        if _digest(name) == after[0]:
+            return i + 1
+    raise InvalidCursorError
+
+
+def _digest(name: str) -> str:
+    return hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
+
+
 # ---- get_popular_tags
-async def _popular(call: Call, arguments: Arguments) -> Answer:
+async def _popular(call: Call, arguments: Arguments, *, cut: bool) -> Answer:
     sent = arguments.get("min_usage", 1)
     limit = arguments.get("limit", DEFAULT_TAGS_LIMIT)
     # It compared the count with what was sent: never with a text as large as that, and not at all with a list.
     usage = _USAGE_OF_NULL if sent is None else math.inf if isinstance(sent, str) else _number(sent)
     try:
         project = _project(arguments)
+        budget = _max_tokens(arguments) if cut else None
+        listing = ("tags", normalise(project), _echo(sent), _echo(limit))
+        first, _ = (decode_cursor(_cursor(arguments), *listing) if cut else None) or (0, 0)
+        if not isinstance(first, int) or first < 0:
+            raise InvalidCursorError
         uses = []
         if usage is not None:
             uses = await call.service.contexts.popular_tags(
@@ -436,16 +494,39 @@ async def _popular(call: Call, arguments: Arguments) -> Answer:
     if not uses:
         message = f"No tags found with min_usage >= {_echo(sent)}"
         return Answer(message, extra={"success": True, "tags": [], "message": message, "total": 0})
-    lines = "".join(f"• `{use.tag}` ({use.count} uses)\n" for use in uses)
+    head = f"🏷️ **Popular Tags** (min {_echo(sent)} uses, {len(uses)} found)\n\n"
+    tail = f"\n🕐 **Generated at:** {_now(call)}"
+    shown = [(use.tag, use.count) for use in uses[first:]]
+    more = ""
+    if budget is not None:
+        space = budget * BYTES_PER_TOKEN - len((head + tail).encode()) - _MORE_BYTES
+        # Each stands in the text and among the further members.
+        both = [f"{_use(tag, count)}{encode({'tag': tag, 'count': count}).decode()}," for tag, count in shown]
+        fit = _fitting(both[::-1], space)
+        if fit == 1:
+            tag, count = shown[0]
+            shown[0] = (
+                shortened(tag, max(_LEAST_BYTES, (space - len(both[0].encode())) // 2 + len(tag.encode()))),
+                count,
+            )
+        if fit < len(shown):
+            cursor = encode_cursor((first + fit, 0), *listing)
+            more = f'... and {len(shown) - fit} more tags: the same call with cursor "{cursor}"\n'
+            shown = shown[:fit]
+    lines = "".join(_use(tag, count) for tag, count in shown)
     return Answer(
-        f"🏷️ **Popular Tags** (min {_echo(sent)} uses, {len(uses)} found)\n\n{lines}\n🕐 **Generated at:** {_now(call)}",
+        f"{head}{lines}{more}{tail}",
         extra={
             "success": True,
-            "tags": [{"tag": use.tag, "count": use.count} for use in uses],
+            "tags": [{"tag": tag, "count": count} for tag, count in shown],
             "total": len(uses),
             "min_usage": _echo(sent) if isinstance(sent, str) else sent,
         },
     )
+
+
+def _use(tag: str, count: int) -> str:
+    return f"• `{tag}` ({count} uses)\n"
 
 
 def _unsuccessful(error: UnifiedMemoryError) -> Answer:
@@ -472,8 +553,8 @@ _LOAD = _Taken(
     ("namespace", "max_tokens", "cursor", "format"),
 )
 _FORGET = _Taken("forget_context", ("context_id",))
-_PROJECTS = _Taken("list_all_projects", new=("cursor",))
-_POPULAR = _Taken("get_popular_tags_tool", (), ("limit", "min_usage", "project_id"))
+_PROJECTS = _Taken("list_all_projects", new=("max_tokens", "cursor"))
+_POPULAR = _Taken("get_popular_tags_tool", (), ("limit", "min_usage", "project_id"), ("max_tokens", "cursor"))
 
 
 def _internal(data: str) -> NoReturn:
@@ -537,17 +618,12 @@ def _five(*, newer: bool) -> tuple[Tool, ...]:
     close: Callable[[schema.Schema], schema.Schema] = (lambda closed: closed) if newer else _open
     more: dict[str, schema.Schema] = {}
     more_of_load: dict[str, schema.Schema] = {}
-    more_of_projects: dict[str, schema.Schema] = {}
+    paging: dict[str, schema.Schema] = {}
     if newer:
         namespace = schema.text("Instead of a project: a path like acme/web.")
         more = {"ttl": schema.number("Seconds until it is forgotten by itself."), "namespace": namespace}
-        more_of_load = {
-            "namespace": namespace,
-            "max_tokens": schema.integer("Longest answer.", default=DEFAULT_TOKENS),
-            "cursor": schema.text("From a former answer: goes on to older ones."),
-            "format": schema.text(enum=["text", "json"]),
-        }
-        more_of_projects = {"cursor": schema.text("From a former answer.")}
+        paging = {"max_tokens": schema.integer(default=DEFAULT_TOKENS), "cursor": schema.text("From a former answer.")}
+        more_of_load = {"namespace": namespace, **paging, "format": schema.text(enum=["text", "json"])}
     level = {"minimum": 1, "maximum": 10}
     return (
         Tool(
@@ -603,7 +679,7 @@ def _five(*, newer: bool) -> tuple[Tool, ...]:
             name="list_all_projects",
             title="List projects",
             description="The names of all projects that hold something: to find the right project_id.",
-            input=close(schema.obj(**more_of_projects)),
+            input=close(schema.obj(**paging)),
             run=check(_PROJECTS, _with(_projects, cut=newer)) if newer else _with(_projects, cut=newer),
             read_only=True,
             idempotent=True,
@@ -617,9 +693,10 @@ def _five(*, newer: bool) -> tuple[Tool, ...]:
                     limit=schema.integer(default=DEFAULT_TAGS_LIMIT),
                     min_usage=schema.integer("Used at least so often, or once within a day.", default=1),
                     project_id=_PROJECT,
+                    **paging,
                 )
             ),
-            run=check(_POPULAR, _popular),
+            run=check(_POPULAR, _with(_popular, cut=newer)),
             read_only=True,
             idempotent=True,
         ),

@@ -17,6 +17,7 @@ from unified_memory.service.graph import Entity, Found, Observations, Relation
 # What stands around the entities and relations of an answer, and the words that say what was left out.
 _FRAME_BYTES = 500
 _SHORT_BYTES = 200
+_LEAST_BYTES = 12
 _IN_RELATIONS = -1
 
 
@@ -152,7 +153,8 @@ def _page(found: Found, asked: _Reading, *listing: object) -> Answer:
     in_relations = shown_before == _IN_RELATIONS
     entities = [] if in_relations else [one for one in found.entities if one[0] >= first]
     relations = [one for one in found.relations if not in_relations or one[0] >= first]
-    left = room(asked.max_tokens) - _FRAME_BYTES
+    space = room(asked.max_tokens)
+    left = space - min(_FRAME_BYTES, space // 2)
     told: dict[str, list[Any]] = {"entities": [], "relations": []}
     after: tuple[int, int] | None = None
     while entities and after is None:
@@ -173,6 +175,8 @@ def _page(found: Found, asked: _Reading, *listing: object) -> Answer:
         left -= size
     while relations and after is None:
         number, relation = relations[0]
+        if not any(told.values()):
+            relation = _cut(relation, left)
         left -= _size(relation)
         if left < 0 and any(told.values()):
             after = (_IN_RELATIONS, number)
@@ -188,16 +192,26 @@ def _page(found: Found, asked: _Reading, *listing: object) -> Answer:
 
 def _part(entity: Entity, size: int) -> Entity:
     """As much of the entity as fits into `size` bytes: the first observations, at least one; what is too long is cut."""
-    part = Entity(entity.name, shortened(entity.entity_type, _SHORT_BYTES), [])
+    least = max(_LEAST_BYTES, min(_SHORT_BYTES, size // 12))
+    name = shortened(entity.name, max(least, size // 4))
+    part = Entity(name, shortened(entity.entity_type, least), [])
     for observation in entity.observations:
         longer = Entity(part.name, part.entity_type, [*part.observations, observation])
         if _size(longer) > size:
             break
         part = longer
     if entity.observations and not part.observations:
-        left = max(_SHORT_BYTES, (size - _size(part)) // 3)
+        left = max(least, (size - _size(part)) // 3)
         part.observations = [shortened(entity.observations[0], left)]
     return part
+
+
+def _cut(relation: Relation, size: int) -> Relation:
+    """The relation, its names cut where it takes more than `size` bytes."""
+    if _size(relation) <= size:
+        return relation
+    most = max(_LEAST_BYTES, (size - _size(Relation("", "", ""))) // 6)
+    return Relation(*(shortened(name, most) for name in (relation.source, relation.target, relation.relation_type)))
 
 
 def _size(one: Entity | Relation) -> int:

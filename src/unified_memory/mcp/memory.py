@@ -31,6 +31,9 @@ _LEAST_BYTES = 100
 MAX_ECHO_BYTES = 8_000
 _TAIL_BYTES = 300
 _SHORT_BYTES = 200
+_LEAST_TEXT_BYTES = 12
+# A longer key is not held by a cursor, which would be as long.
+_CURSOR_KEY_BYTES = 60
 # How many keys one call looks at, and at once, where the pattern cannot be left to the storage.
 _LOOKS = 10_000
 _LOOKS_AT_ONCE = 200
@@ -168,18 +171,26 @@ def _fitting(entries: list[_Entry], space: int) -> list[_Entry]:
     for i, entry in enumerate(entries):
         left -= entry.size
         if left - 2 * len(entry.cursor) < 0:
-            return entries[:i] or [_short(entry)]
+            return entries[:i] or [_short(entry, space - _TAIL_BYTES - 2 * len(entry.cursor))]
     return entries
 
 
-def _short(entry: _Entry) -> _Entry:
-    """The entry with every text in it cut, and without tags."""
-    told = {name: shortened(part, _SHORT_BYTES) if isinstance(part, str) else part for name, part in entry.told.items()}
-    told["tags"] = []
-    if entry.lines is None:
-        return _Entry(told, None, entry.cursor)
-    lines = [shortened(line, 2 * _SHORT_BYTES) for line in entry.lines.splitlines()]
-    return _Entry(told, "\n".join(lines), entry.cursor)
+def _short(entry: _Entry, space: int) -> _Entry:
+    """The entry without tags, and with every text in it cut until it fits, or no more of them is left that tells anything."""
+    size = _SHORT_BYTES
+    while True:
+        told = {
+            name: shortened(part, size) if isinstance(part, str) and name != "updated_at" else part
+            for name, part in entry.told.items()
+        }
+        told["tags"] = []
+        lines = None
+        if entry.lines is not None:
+            lines = "\n".join(shortened(line, 2 * size) for line in entry.lines.splitlines())
+        short = _Entry(told, lines, entry.cursor)
+        if short.size <= space or size <= _LEAST_TEXT_BYTES:
+            return short
+        size //= 2
 
 
 # ---- keys by pattern
@@ -188,7 +199,7 @@ async def _memory_search(call: Call, arguments: Arguments) -> Answer:
 
 
 async def _matching(call: Call, asked: _Pattern) -> Answer:
-    """The memories whose keys match, by key; a cursor is (the last key that was looked at, its id)."""
+    """The memories whose keys match, by key; a cursor is (the last key that was looked at, None where it is long; its id)."""
     if not asked.pattern:
         raise InvalidInputError("pattern", "pattern is empty", hint="* for every key")
     space = room(asked.max_tokens)
@@ -200,7 +211,7 @@ async def _matching(call: Call, asked: _Pattern) -> Answer:
     # Only * and ? mean anything here; elsewhere [ begins a set of characters.
     matches = re.compile(fnmatch.translate(asked.pattern.replace("[", "[[]"))).match
     query = ExactQuery(
-        filter={"and": [*_of_pattern(asked.pattern), *_after(asked.cursor, listing)]},
+        filter={"and": [*_of_pattern(asked.pattern), *await _after(call, asked.cursor, listing)]},
         namespace=asked.namespace,
         order_by="key",
         limit=min(limit + 1, MAX_LIMIT) if certain else _LOOKS_AT_ONCE,
@@ -210,7 +221,8 @@ async def _matching(call: Call, asked: _Pattern) -> Answer:
     while True:
         page = await call.service.memories.query(call.principal, query)
         for memory in page.memories:
-            last = encode_cursor((memory.key, memory.id), *listing) or ""
+            named = memory.key if len(memory.key.encode()) <= _CURSOR_KEY_BYTES else None
+            last = encode_cursor((named, memory.id), *listing) or ""
             if matches(memory.key):
                 entries.append(_preview(memory, last))
         looks += len(page.memories)
@@ -241,12 +253,15 @@ def _of_pattern(pattern: str) -> list[dict[str, Any]]:
     return [{"key": {"startswith": first}}, *({"key": {"contains": part}} for part in parts)]
 
 
-def _after(cursor: str | None, listing: tuple[object, ...]) -> list[dict[str, Any]]:
-    """What comes after the cursor."""
+async def _after(call: Call, cursor: str | None, listing: tuple[object, ...]) -> list[dict[str, Any]]:
+    """What comes after the cursor. Raises InvalidCursorError, also where its memory had a long key and has gone."""
     after = decode_cursor(cursor, *listing)
     if after is None:
         return []
     key, number = after
+    if key is None:
+        found = await call.service.memories.query(call.principal, ExactQuery(filter={"id": number}, limit=1))
+        key = found.memories[0].key if found.memories else None
     if not isinstance(key, str):
         raise InvalidCursorError
     return [{"key": {"gte": key}}, {"not": {"key": key, "id": {"lte": number}}}]
