@@ -1,11 +1,13 @@
 """The server process: address, logs, start and stop."""
 
 import asyncio
+import contextlib
 import gc
 import json
 import logging
 import logging.handlers
 import socket
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import uvicorn
@@ -39,8 +41,9 @@ def serve(settings: Settings) -> None:
         config = server_config(app, settings.host, settings.port)
         gc.freeze()
         gc.set_threshold(GARBAGE_THRESHOLD)
-        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-            runner.run(_run(app, config, settings, listening))
+        server = _Server(config, app.mcp.end_streams)
+        with server.told_to_stop(), asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            runner.run(_run(app, server, settings, listening))
 
 
 def server_config(app: Any, host: str, port: int) -> uvicorn.Config:
@@ -59,19 +62,48 @@ def server_config(app: Any, host: str, port: int) -> uvicorn.Config:
     )
 
 
-async def _run(app: Any, config: uvicorn.Config, settings: Settings, listening: socket.socket) -> None:
+class _Server(uvicorn.Server):
+    """uvicorn's, which ends by the signal that it got; here only once everything else is closed too.
+
+    `draining` is called when no more connections are accepted, before those that are open are waited for.
+    """
+
+    def __init__(self, config: uvicorn.Config, draining: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._draining = draining
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Does nothing: `told_to_stop` does it, around more."""
+        yield
+
+    def told_to_stop(self) -> contextlib.AbstractContextManager[None]:
+        """Takes the signals that end the service, and sends them again at its end."""
+        return super().capture_signals()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Ends what would never end by itself, and waits for the rest."""
+        self._draining()
+        await super().shutdown(sockets)
+
+
+async def _run(app: Any, server: uvicorn.Server, settings: Settings, listening: socket.socket) -> None:
     await app.start()
-    door = Door(settings.database.parent, app.mcp)
+    door = Door(settings.database, app.mcp)
     try:
         port = listening.getsockname()[1]
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         base = f"http://{host}:{port}"
         log.info("unified-memory %s serves %s from %s", __version__, base, settings.database)
         loading = asyncio.create_task(app.mcp.load())
-        await door.start()
+        try:
+            await door.start()
+        except OSError as error:
+            # They open the directory themselves then.
+            log.warning("MCP clients over stdio cannot use this service: %s", error)
         log.info("MCP clients: %s/mcp, or the command: unified-memory mcp", base)
         log.info("Try it: curl %s/health · interactive API: %s/docs · stop with Ctrl-C", base, base)
-        await uvicorn.Server(config).serve(sockets=[listening])
+        await server.serve(sockets=[listening])
         await loading
     finally:
         await door.stop()

@@ -15,7 +15,6 @@ import os
 import queue
 import secrets
 import signal
-import sys
 import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -30,6 +29,8 @@ from unified_memory.settings import Settings, load
 
 CONNECT_SECONDS = 2.0
 READ_BYTES = 1 << 20
+# How long a client that has sent a signal is given to read what is answered already.
+LAST_WORDS_SECONDS = 1.0
 INTERNAL_ERROR = -32603
 INVALID_REQUEST = -32600
 
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--tools")
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--sqlite-path", type=Path)
+    _fill_descriptors()
     given = parser.parse_args(arguments)
     try:
         settings = load(**vars(given))
@@ -50,8 +52,18 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _say(words: str) -> None:
-    sys.stderr.write(f"unified-memory mcp: {words}\n")
-    sys.stderr.flush()
+    # A client may have closed standard error: that is no reason to end.
+    with contextlib.suppress(OSError):
+        os.write(2, f"unified-memory mcp: {words}\n".encode(errors="replace"))
+
+
+def _fill_descriptors() -> None:
+    """Opens what the client has closed of the three pipes, so that no file of ours is taken for one of them."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 class _Head(Struct):
@@ -76,7 +88,7 @@ _head = msgspec.json.Decoder(_Head).decode
 def _read_head(line: bytes) -> _Head | None:
     try:
         return _head(line)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         # Whoever serves the line answers what is wrong with it.
         return None
 
@@ -87,25 +99,34 @@ class _Conversation:
     def __init__(self) -> None:
         self._handshake: dict[str, bytes] = {}
         self._subscribed: dict[str, bytes] = {}
-        self._owed: dict[str, bytes] = {}
+        # By the id, as a client may use one twice: the lines in their order.
+        self._owed: dict[str, list[bytes]] = {}
         self._silent: set[str] = set()
+        self._number = 0
 
-    def asked(self, line: bytes) -> None:
-        """The client has sent this line."""
+    def asked(self, line: bytes) -> bytes:
+        """The client has sent this line; as a backend is told it, with its number in the conversation before it."""
+        self._number += 1
         head = _read_head(line)
+        line = b"%d %b" % (self._number, line)
         if head is None or head.method is UNSET:
-            return
+            return line
         if head.method in {"initialize", "notifications/initialized"}:
             self._handshake[head.method] = line
         with contextlib.suppress(msgspec.DecodeError):
             if head.method == "notifications/cancelled" and head.params is not UNSET:
-                self._owed.pop(_name(msgspec.json.decode(head.params, type=_Cancelled).request_id), None)
+                number = msgspec.json.decode(head.params, type=_Cancelled).request_id
+                # The SDK takes "7" for 7 here.
+                for name in {_name(number), _name(str(number)), str(number)}:
+                    self._owed.pop(name, None)
             elif head.method == "resources/subscribe" and head.params is not UNSET:
                 self._subscribed[msgspec.json.decode(head.params, type=_Uri).uri] = line
             elif head.method == "resources/unsubscribe" and head.params is not UNSET:
                 self._subscribed.pop(msgspec.json.decode(head.params, type=_Uri).uri, None)
-        if head.id is not UNSET and head.id is not None:
-            self._owed[_name(head.id)] = line
+        if isinstance(head.id, str | int) and not isinstance(head.id, bool):
+            # Any other id is answered without it.
+            self._owed.setdefault(_name(head.id), []).append(line)
+        return line
 
     def answered(self, line: bytes) -> bool:
         """The backend has sent this line; whether the client is to see it."""
@@ -116,35 +137,48 @@ class _Conversation:
         if name in self._silent:
             self._silent.discard(name)
             return False
-        self._owed.pop(name, None)
+        if name in self._owed:
+            self._settle(name)
         return True
+
+    def _settle(self, name: str) -> None:
+        del self._owed[name][0]
+        if not self._owed[name]:
+            del self._owed[name]
 
     def again(self) -> list[bytes]:
         """What to tell a new backend; the answers to what was answered already are kept from the client."""
         said = [*self._handshake.values(), *self._subscribed.values()]
-        waiting = set(self._owed.values())
+        owed = sorted((line for lines in self._owed.values() for line in lines), key=_number_of)
+        waiting = set(owed)
         self._silent = {
             _name(head.id)
             for line in said
-            if line not in waiting and (head := _read_head(line)) is not None and head.id is not UNSET
+            if line not in waiting
+            and (head := _read_head(line.partition(b" ")[2])) is not None
+            and head.id is not UNSET
         }
-        return [*said, *(line for line in self._owed.values() if line not in said)]
+        return [*said, *(line for line in owed if line not in said)]
 
     @property
     def owed(self) -> list[Any]:
         """The ids of what waits for an answer."""
-        return [json.loads(name) for name in self._owed]
+        return [json.loads(name) for name, lines in self._owed.items() for _ in lines]
 
 
 def _name(number: Any) -> str:
-    return msgspec.json.encode(number).decode()
+    return json.dumps(number)
+
+
+def _number_of(line: bytes) -> int:
+    return int(line.partition(b" ")[0])
 
 
 class _Backend(Protocol):
     """Who answers."""
 
     async def send(self, line: bytes) -> None:
-        """Takes a line of the client. Raises ConnectionError where nobody does."""
+        """Takes a line of the client, with its number before it. Raises ConnectionError where nobody does."""
         ...
 
     async def finish(self) -> None:
@@ -241,13 +275,16 @@ class _Own:
 
     async def close(self) -> None:
         if self._task is not None:
-            self._task.cancel()
+            ended = not self._task.cancel()
             await asyncio.wait([self._task])
             await self._worker.stop()
             await self._endpoint.stop()
             await self._service.close()
-            if not self._task.cancelled():
+            if ended:
                 self._task.result()
+            elif not self._task.cancelled():
+                # Whatever the SDK makes of being ended in the middle of its work.
+                self._task.exception()
 
 
 class _Front:
@@ -259,6 +296,7 @@ class _Front:
         self._conversation = _Conversation()
         self._incoming: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._ended = False
+        self._stopped = asyncio.Event()
 
     async def run(self) -> int:
         """Serves until the client is done."""
@@ -267,19 +305,25 @@ class _Front:
         reading = threading.Thread(target=_read_input, args=(loop, self._incoming), daemon=True)
         reading.start()
         serving = asyncio.ensure_future(self._serve())
-        leaving = asyncio.ensure_future(self._out.broken.wait())
+        written = asyncio.ensure_future(self._out.ended.wait())
+        stopped = asyncio.ensure_future(self._stopped.wait())
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, serving.cancel)
-        await asyncio.wait({serving, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            loop.add_signal_handler(number, self._stopped.set)
+        await asyncio.wait({serving, written, stopped}, return_when=asyncio.FIRST_COMPLETED)
         serving.cancel()
-        leaving.cancel()
-        await asyncio.wait({serving, leaving})
-        status: int = 0 if serving.cancelled() else serving.result()
-        self._out.close()
-        return status
+        await asyncio.wait({serving})
+        self._out.finish()
+        await asyncio.wait({written, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not written.done():
+            # It was told to stop, perhaps because the client does not read.
+            await asyncio.wait({written}, timeout=LAST_WORDS_SECONDS)
+        for task in (written, stopped):
+            task.cancel()
+        return 0 if serving.cancelled() else serving.result()
 
     async def _serve(self) -> int:
-        while (service := await self._reach()) is not None:
+        # When the client has said all, what a service could not answer is asked once more and not for ever.
+        while not self._ended and (service := await self._reach()) is not None:
             if await self._go_on(service):
                 return 0
             _say("the service has gone; going on without it")
@@ -319,8 +363,7 @@ class _Front:
                 elif len(taken) > MAX_LINE:
                     self._out.write(_error(None, INVALID_REQUEST, f"A line is longer than {MAX_LINE} bytes"))
                 else:
-                    self._conversation.asked(taken)
-                    await backend.send(taken)
+                    await backend.send(self._conversation.asked(taken))
             await backend.finish()
         except ConnectionError:
             # What was not taken is owed, and said again to the next.
@@ -342,15 +385,23 @@ class _Front:
             token = (directory / TOKEN).read_text()
         except (OSError, msgspec.DecodeError):
             return None
+        if address.protocol == PROTOCOL and address.database != self._settings.database.name:
+            return None
         if address.protocol != PROTOCOL:
             _say(f"the service is of version {address.version}, which speaks differently; opening the directory itself")
             return None
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 reader, writer = await asyncio.open_connection("127.0.0.1", address.port, limit=2 * MAX_LINE)
+        except (OSError, TimeoutError):
+            return None
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
                 writer.write(msgspec.json.encode(Hello(token, self._session, self._settings.tools)) + b"\n")
                 welcome = read_welcome(await reader.readline())
-        except (OSError, TimeoutError, msgspec.DecodeError):
+        except (OSError, TimeoutError, ValueError):
+            # ValueError: whatever listens there now, it is no service of ours.
+            writer.close()
             return None
         if welcome.error:
             _say(f"the service does not let this process in ({welcome.error}); opening the directory itself")
@@ -367,6 +418,8 @@ class _Front:
                 self._ended = True
             else:
                 self._conversation.asked(line)
+        while not self._incoming.empty() and (line := self._incoming.get_nowait()) is not None:
+            self._conversation.asked(line)
         for number in self._conversation.owed:
             self._out.write(_error(number, INTERNAL_ERROR, error.detail, {"code": error.code, **error.facts}))
 
@@ -390,49 +443,55 @@ def _free(lock: int) -> bool:
 
 def _read_input(loop: asyncio.AbstractEventLoop, lines: "asyncio.Queue[bytes | None]") -> None:
     """Reads standard input to its end, on a thread: it may be a pipe, a terminal or a file."""
-    rest = b""
+    begun = bytearray()
     with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits for more
-        while part := os.read(0, READ_BYTES):
-            *whole, last = part.split(b"\n")
-            for line in whole:
-                loop.call_soon_threadsafe(lines.put_nowait, rest + line + b"\n")
-                rest = b""
-            rest += last
-        if rest:
-            loop.call_soon_threadsafe(lines.put_nowait, rest + b"\n")
+        while part := _read_part():
+            first, *others = part.split(b"\n")
+            if len(begun) <= MAX_LINE:
+                # What is longer than a line may be is told by its length alone.
+                begun += first
+            for other in others:
+                loop.call_soon_threadsafe(lines.put_nowait, bytes(begun) + b"\n")
+                begun = bytearray(other)
+        if begun:
+            loop.call_soon_threadsafe(lines.put_nowait, bytes(begun) + b"\n")
         loop.call_soon_threadsafe(lines.put_nowait, None)
+
+
+def _read_part() -> bytes:
+    """What comes next; nothing where the end is reached, or a terminal is gone."""
+    try:
+        return os.read(0, READ_BYTES)
+    except OSError:
+        return b""
 
 
 class _Out:
     """Standard output, for our lines alone: whatever else writes to it in this process lands on standard error."""
 
     def __init__(self) -> None:
-        self.broken = asyncio.Event()
+        # Everything is written, or cannot be: the client has closed its end.
+        self.ended = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._wire = os.dup(1)
         os.dup2(2, 1)
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         # On a thread: a client that does not read must not hold up the loop.
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._run, daemon=True).start()
 
     def write(self, line: bytes) -> None:
         """Sends the line after all before it."""
         self._queue.put(line)
 
-    def close(self) -> None:
-        """Returns when everything is written, or cannot be."""
+    def finish(self) -> None:
+        """There is no more to write."""
         self._queue.put(None)
-        if not self.broken.is_set():
-            self._thread.join()
 
     def _run(self) -> None:
-        try:
+        with contextlib.suppress(OSError):
             while (line := self._queue.get()) is not None:
                 left = memoryview(line)
                 while left:
                     left = left[os.write(self._wire, left) :]
-        except OSError:
-            # The client has closed its end.
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self.broken.set)
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits
+            self._loop.call_soon_threadsafe(self.ended.set)

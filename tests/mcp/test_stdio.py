@@ -1,7 +1,9 @@
 """The command `unified-memory mcp`: alone, before a running service, and when either goes away."""
 
 import asyncio
+import fcntl
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import apsw
 import pytest
 
 from tests.mcp.conftest import Start
-from tests.mcp.wire import BOUND, HANDSHAKE, META, MODERN, Process, text
+from tests.mcp.wire import BOUND, COMMAND, HANDSHAKE, META, MODERN, Process, text
 from unified_memory.mcp.greeting import LOCK, TOKEN
 
 STORE = {"action": "store", "namespace": "wire"}
@@ -157,6 +159,8 @@ async def test_it_ends_when_nobody_reads_it_any_more(start: Start, serve: Start,
     assert process.process.stdout is not None
     transport = process.process.stdout._transport  # type: ignore[attr-defined]  # noqa: SLF001 - its reading end
     transport.close()
+    # It is closed at the next turn of the loop: an answer before that would still be taken.
+    await asyncio.sleep(0)
     await process.write(b'{"jsonrpc":"2.0","id":9,"method":"ping"}')
     assert await asyncio.wait_for(process.process.wait(), BOUND) == 0
 
@@ -176,14 +180,130 @@ async def test_a_newer_schema_is_told_to_the_client_and_left_alone(start: Start,
     assert "schema_too_new" in await process.said()
 
 
-async def test_an_unknown_profile_is_told(start: Start, tmp_path: Path) -> None:
-    process = await start(tmp_path, "--tools", "nope")
+@either
+async def test_an_unknown_profile_is_told(start: Start, serve: Start, tmp_path: Path, behind: str) -> None:
+    process = await opened(start, serve, tmp_path, behind, "--tools", "nope")
     answer = await process.ask("initialize", {})
     assert "nope" in answer["error"]["message"]
     assert await asyncio.wait_for(process.process.wait(), BOUND) == 1
 
 
+@either
+async def test_it_ends_with_its_input_whatever_was_asked(
+    start: Start, serve: Start, tmp_path: Path, behind: str
+) -> None:
+    process = await opened(start, serve, tmp_path, behind)
+    await process.handshake()
+    for line in (b'{"jsonrpc":"2.0","id":1.5,"method":"ping"}', b'{"jsonrpc":"2.0","id":true,"method":"ping"}'):
+        await process.write(line)
+    for n in range(100, 150):
+        params = {"name": "memory_usage", "arguments": {**STORE, "key": f"k{n}", "value": n}}
+        await process.write(json.dumps({"jsonrpc": "2.0", "id": n, "method": "tools/call", "params": params}).encode())
+        await process.notify("notifications/cancelled", {"requestId": str(n)})
+    async with asyncio.timeout(BOUND / 2):  # less than answers are waited for
+        assert await process.end() == 0
+    refused = [one for one in process.others if "error" in one]
+    assert [(one["id"], one["error"]["code"]) for one in refused] == [(None, -32600)] * 2
+
+
+@either
+async def test_an_id_that_is_used_again_is_another_call(
+    start: Start, serve: Start, tmp_path: Path, behind: str
+) -> None:
+    process = await opened(start, serve, tmp_path, behind)
+    await process.handshake()
+    told = [
+        await process.ask("tools/call", {"name": "memory_usage", "arguments": {**STORE, "key": "k", "value": n}}, 7)
+        for n in (1, 1, 2)
+    ]
+    assert [one["result"]["structuredContent"]["memory"]["version"] for one in told] == [1, 2, 3]
+
+
+@either
+async def test_a_lone_surrogate_is_told_again(start: Start, serve: Start, tmp_path: Path, behind: str) -> None:
+    process = await opened(start, serve, tmp_path, behind)
+    await process.handshake()
+    for method, params, code in [
+        ("\ud800", None, -32601),
+        ("tools/call", {"name": "\ud800", "arguments": {}}, -32602),
+        ("prompts/get", {"name": "\ud800"}, -32602),
+        ("resources/read", {"uri": "memory://a/\ud800"}, -32602),
+    ]:
+        assert (await process.ask(method, params))["error"]["code"] == code
+    expected = process.expect(None)
+    await process.write(b'{"jsonrpc":"2.0","id":"\\ud800","method":"ping"}')
+    assert (await asyncio.wait_for(expected, BOUND))["error"]["code"] == -32600
+
+
+@either
+async def test_it_stops_when_told_although_nobody_reads(serve: Start, tmp_path: Path, behind: str) -> None:
+    if behind != "nobody":
+        await serve(tmp_path)
+    reading, writing = os.pipe()
+    process = await asyncio.create_subprocess_exec(
+        COMMAND, "mcp", "--data-dir", str(tmp_path), stdin=asyncio.subprocess.PIPE, stdout=writing
+    )
+    os.close(writing)
+    assert process.stdin is not None
+    line = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": META}}
+    try:
+        process.stdin.write((json.dumps(line) + "\n").encode() * 100)
+        # It serves once something comes.
+        await asyncio.wait_for(asyncio.to_thread(os.read, reading, 1), BOUND)
+        process.terminate()
+        assert await asyncio.wait_for(process.wait(), BOUND) == 0
+    finally:
+        os.close(reading)
+
+
+async def test_a_client_that_has_closed_standard_error_goes_on(serve: Start, tmp_path: Path) -> None:
+    service = await serve(tmp_path)
+    reading, writing = os.pipe()
+    process = Process(
+        await asyncio.create_subprocess_exec(
+            COMMAND,
+            "mcp",
+            "--data-dir",
+            str(tmp_path),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=writing,
+        )
+    )
+    os.close(reading)
+    os.close(writing)
+    await process.handshake()
+    await service.kill()
+    assert (await process.ask("ping"))["result"] == {}
+    assert await process.end() == 0
+
+
 # ---- the door
+async def test_a_service_of_another_database_is_not_used(start: Start, serve: Start, tmp_path: Path) -> None:
+    await serve(tmp_path, "--sqlite-path", str(tmp_path / "a.db"))
+    process = await start(tmp_path, "--sqlite-path", str(tmp_path / "b.db"))
+    await process.handshake()
+    await stored(process, "k")
+    assert opened_files(process.process.pid, "b.db")
+
+
+async def test_the_door_opens_although_somebody_looks_at_the_lock(start: Start, serve: Start, tmp_path: Path) -> None:
+    lock = (tmp_path / LOCK).open("a+")
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    starting = asyncio.create_task(serve(tmp_path))
+    database = tmp_path / "unified-memory.db"
+    async with asyncio.timeout(BOUND):
+        while not database.exists():  # noqa: ASYNC110 - a file of another process
+            await asyncio.sleep(0.01)
+    # By now it is about to take the lock.
+    asyncio.get_running_loop().call_later(0.5, lock.close)
+    service = await starting
+    assert json.loads((tmp_path / LOCK).read_text())["pid"] == service.process.pid
+    process = await start(tmp_path)
+    await process.handshake()
+    assert not opened_files(process.process.pid, "unified-memory.db")
+
+
 async def test_a_running_service_is_used(start: Start, serve: Start, tmp_path: Path) -> None:
     service = await serve(tmp_path)
     assert stat.S_IMODE((tmp_path / TOKEN).stat().st_mode) == 0o600

@@ -26,13 +26,16 @@ from unified_memory.model.errors import InvalidInputError
 
 log = logging.getLogger("unified_memory.mcp")
 HELLO_SECONDS = 5.0
+# Whoever looks whether the lock is held takes it himself for a moment.
+LOCK_SECONDS = 1.0
 
 
 class Door:
     """Lets connections in from `start` to `stop`."""
 
-    def __init__(self, directory: Path, endpoint: MCPEndpoint) -> None:
-        self._directory = directory
+    def __init__(self, database: Path, endpoint: MCPEndpoint) -> None:
+        self._directory = database.parent
+        self._database = database.name
         self._endpoint = endpoint
         self._token = secrets.token_urlsafe(32)
         self._lock: IO[str] | None = None
@@ -42,19 +45,18 @@ class Door:
     async def start(self) -> bool:
         """Opens the door; False where another service holds it. Raises OSError."""
         lock = (self._directory / LOCK).open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not await _take(lock):
             lock.close()
             return False
         self._lock = lock
+        # What a service that was killed left in it names a port that may be anybody's now.
+        lock.truncate(0)
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, limit=2 * MAX_LINE)
         token = os.open(self._directory / TOKEN, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(token, "w") as file:
             os.fchmod(file.fileno(), 0o600)
             file.write(self._token)
-        address = Address(PROTOCOL, self._server.sockets[0].getsockname()[1], __version__, os.getpid())
-        lock.truncate(0)
+        address = Address(PROTOCOL, self._server.sockets[0].getsockname()[1], __version__, os.getpid(), self._database)
         lock.write(msgspec.json.encode(address).decode() + "\n")
         lock.flush()
         return True
@@ -83,8 +85,6 @@ class Door:
                 hello = await self._greet(reader, writer)
                 if hello is not None:
                     await self._endpoint.connection(hello.tools, hello.session, _lines(reader), _Writer(writer).write)
-            except InvalidInputError as error:
-                writer.write(msgspec.json.encode(Welcome(__version__, error.detail)) + b"\n")
             finally:
                 writer.close()
 
@@ -99,10 +99,30 @@ class Door:
         if not hmac.compare_digest(hello.token.encode(), self._token.encode()):
             writer.write(msgspec.json.encode(Welcome(__version__, "The token is not that of this service")) + b"\n")
             return None
+        try:
+            self._endpoint.check(hello.tools)
+        except InvalidInputError as error:
+            # Before it is let in: after the welcome whatever is written is handed to the client.
+            writer.write(msgspec.json.encode(Welcome(__version__, error.detail)) + b"\n")
+            return None
         raw = writer.get_extra_info("socket")
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         writer.write(msgspec.json.encode(Welcome(__version__)) + b"\n")
         return hello
+
+
+async def _take(lock: IO[str]) -> bool:
+    """Locks the file; False where another service holds it."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LOCK_SECONDS):
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    await asyncio.sleep(LOCK_SECONDS / 50)
+                else:
+                    return True
+    return False
 
 
 class _Writer:

@@ -17,7 +17,7 @@ from unified_memory.service.service import Service
 if TYPE_CHECKING:
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
-    from unified_memory.mcp.server import Bus
+    from unified_memory.mcp.server import Bus, MemoryServer
 
 PATH = "/mcp"
 Scope = MutableMapping[str, Any]
@@ -40,6 +40,7 @@ class MCPEndpoint:
         self._watch = Watch(service.storage)
         self._bus: Bus | None = None
         self._managers: dict[str, asyncio.Future[StreamableHTTPSessionManager]] = {}
+        self._servers: list[MemoryServer] = []
         self._running: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
 
@@ -78,6 +79,15 @@ class MCPEndpoint:
         )
         await serve_lines(server, lines, write)
 
+    def check(self, tools: str) -> None:
+        """Raises InvalidInputError where there is no such profile."""
+        profile(tools or self._tools)
+
+    def end_streams(self) -> None:
+        """Ends the subscriptions over HTTP, which would keep their connections open for ever."""
+        for server in self._servers:
+            server.end_streams()
+
     async def stop(self) -> None:
         """Ends what is under way."""
         self._stopping.set()
@@ -108,6 +118,7 @@ class MCPEndpoint:
         from unified_memory.mcp.server import MemoryServer
 
         server = MemoryServer(profile(name), self._service, self._watch, self._listeners(), name=self._name)
+        self._servers.append(server)
         security = TransportSecuritySettings(
             enable_dns_rebinding_protection=self._local, allowed_hosts=LOCAL_HOSTS, allowed_origins=LOCAL_ORIGINS
         )

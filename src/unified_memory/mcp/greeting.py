@@ -6,17 +6,18 @@ from msgspec import Struct
 LOCK = "service.lock"
 TOKEN = "service.token"  # noqa: S105 - the name of a file
 # What is said through the door may change with this number; processes of another number do not use it.
-PROTOCOL = 1
+PROTOCOL = 2
 MAX_LINE = 64 * 1024**2
 
 
 class Address(Struct):
-    """What `service.lock` says: where on this machine the service listens."""
+    """What `service.lock` says: where on this machine the service listens. `database`: the name of its file in the directory."""
 
     protocol: int
     port: int
     version: str
     pid: int
+    database: str
 
 
 class Hello(Struct):

@@ -4,19 +4,23 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import anyio
 import mcp_types as types
 import msgspec
-from mcp.shared.message import SessionMessage
+from mcp.shared.message import ServerMessageMetadata, SessionMessage
 from msgspec import UNSET, Struct, UnsetType
+from pydantic_core import PydanticSerializationError
 
 from unified_memory.mcp.server import MemoryServer
 
 Write = Callable[[bytes], Awaitable[None]]
 # How long the answers still under way are waited for when the client has said all it had to say.
 LAST_ANSWERS_SECONDS = 30.0
+# How many requests of a connection may wait for their answers; more are not read meanwhile.
+MAX_UNDER_WAY = 1000
 
 
 class _Head(Struct):
@@ -33,16 +37,30 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 async def serve_lines(server: MemoryServer, lines: AsyncIterator[bytes], write: Write) -> None:
     """Serves one connection until its lines end, and the answers to all of them are written.
 
+    Before each line stand its number in the conversation and a blank: by it a call that is repeated is recognised.
     A line that is no JSON-RPC message is answered with the error that the protocol has for it.
     """
     incoming, read_stream = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     write_stream, outgoing = anyio.create_memory_object_stream[SessionMessage](0)
-    owed: dict[str, None] = {}
-    settled = asyncio.Event()
+    under_way = 0
+    streams: set[str] = set()
+    answered = asyncio.Event()
+
+    async def settle() -> None:
+        nonlocal under_way
+        under_way -= 1
+        answered.set()
+
+    async def wait_for(most: int) -> None:
+        while under_way > most:
+            answered.clear()
+            await answered.wait()
 
     async def read() -> None:
+        nonlocal under_way
         async with incoming:
-            async for line in lines:
+            async for numbered in lines:
+                number, _, line = numbered.partition(b" ")
                 if not line.strip():
                     continue
                 try:
@@ -50,23 +68,36 @@ async def serve_lines(server: MemoryServer, lines: AsyncIterator[bytes], write: 
                 except (ValueError, RecursionError):
                     await write(_refusal(line))
                     continue
-                if isinstance(message, types.JSONRPCRequest) and message.method != "subscriptions/listen":
-                    owed[_name(message.id)] = None
-                    settled.clear()
-                await incoming.send(SessionMessage(message))
-            if owed:
-                with anyio.move_on_after(LAST_ANSWERS_SECONDS):
-                    await settled.wait()
+                metadata = ServerMessageMetadata(request_context=number.decode())
+                if isinstance(message, types.JSONRPCRequest):
+                    if message.method == "subscriptions/listen":
+                        streams.add(_name(message.id))
+                        metadata.on_request_unanswered = partial(end_stream, message.id)
+                    else:
+                        await wait_for(MAX_UNDER_WAY - 1)
+                        under_way += 1
+                        metadata.on_request_unanswered = settle
+                try:
+                    await incoming.send(SessionMessage(message, metadata))
+                except anyio.BrokenResourceError:
+                    # The connection is being ended from this side.
+                    return
+            with anyio.move_on_after(LAST_ANSWERS_SECONDS):
+                await wait_for(0)
+
+    async def end_stream(number: Any) -> None:
+        streams.discard(_name(number))
 
     async def deliver() -> None:
         async with outgoing:
             async for one in outgoing:
                 message = one.message
-                await write(message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
+                await write(_line(message))
                 if isinstance(message, types.JSONRPCResponse | types.JSONRPCError):
-                    owed.pop(_name(message.id), None)
-                    if not owed:
-                        settled.set()
+                    if _name(message.id) in streams:
+                        streams.discard(_name(message.id))
+                    else:
+                        await settle()
 
     try:
         async with anyio.create_task_group() as group:
@@ -79,7 +110,15 @@ async def serve_lines(server: MemoryServer, lines: AsyncIterator[bytes], write: 
 
 
 def _name(number: Any) -> str:
-    return msgspec.json.encode(number).decode()
+    return json.dumps(number)
+
+
+def _line(message: Any) -> bytes:
+    try:
+        return message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"  # type: ignore[no-any-return]
+    except PydanticSerializationError:
+        # A lone surrogate that the client sent, and is told again.
+        return json.dumps(message.model_dump(by_alias=True, exclude_unset=True)).encode() + b"\n"
 
 
 def _message(line: bytes) -> Any:
@@ -97,7 +136,9 @@ def _message(line: bytes) -> Any:
 
 def _unfit(number: Any) -> bool:
     """Whether it is given, and can name no request: the SDK would take such a request for a notification."""
-    return number is not UNSET and (isinstance(number, bool) or not isinstance(number, str | int))
+    if isinstance(number, str):
+        return any("\ud800" <= letter <= "\udfff" for letter in number)
+    return number is not UNSET and (isinstance(number, bool) or not isinstance(number, int))
 
 
 def _refusal(line: bytes) -> bytes:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -49,7 +48,7 @@ class Bus:
         self._watch = watch
         self._listeners: dict[object, Callable[[ServerEvent], None]] = {}
         self._stop: Callable[[], None] | None = None
-        self._starting: asyncio.Task[None] | None = None
+        self._starting = asyncio.Lock()
 
     async def publish(self, event: ServerEvent) -> None:
         """Tells everyone."""
@@ -60,19 +59,23 @@ class Bus:
         """Tells the listener from now on; gives what ends that."""
         token = object()
         self._listeners[token] = listener
-        if self._starting is None:
-            self._starting = asyncio.create_task(self._start())
 
         def unsubscribe() -> None:
             self._listeners.pop(token, None)
             if not self._listeners and self._stop is not None:
                 self._stop()
-                self._stop = self._starting = None
+                self._stop = None
 
         return unsubscribe
 
-    async def _start(self) -> None:
-        self._stop = await self._watch.listen(self._changed)
+    async def start(self) -> None:
+        """Begins to watch, where it has not begun; to be called before the first listener is told that it is heard.
+
+        Raises StorageError.
+        """
+        async with self._starting:
+            if self._stop is None:
+                self._stop = await self._watch.listen(self._changed)
 
     def _changed(self, change: Change) -> None:
         for event in _events(change):
@@ -108,12 +111,15 @@ class MemoryServer:
         self._profile = profile
         self._service = service
         self._watch = watch
+        self._bus = bus
+        self._streams = ListenHandler(bus)
         self._principal = principal
         self._session = session
         self._subscribed: set[str] = set()
         self._stop_listening: Callable[[], None] | None = None
         self._notify: Callable[[str], Any] | None = None
-        self._notifying: set[asyncio.Task[None]] = set()
+        # By the address: a client that does not read is told once, however often the memory changes meanwhile.
+        self._notifying: dict[str, asyncio.Task[None]] = {}
         # What the present call adds to its result beyond the protocol, by the call's context.
         self._extra: dict[int, dict[str, Any]] = {}
         # The calls of one connection are done in the order in which they came.
@@ -124,7 +130,7 @@ class MemoryServer:
                 "on_list_resources": self._list_resources,
                 "on_list_resource_templates": self._list_templates,
                 "on_read_resource": self._read_resource,
-                "on_subscriptions_listen": ListenHandler(bus),
+                "on_subscriptions_listen": self._listen,
             }
             if duplex:
                 served |= {"on_subscribe_resource": self._subscribe, "on_unsubscribe_resource": self._unsubscribe}
@@ -148,6 +154,10 @@ class MemoryServer:
         """What the handshake of older clients is answered with."""
         return self.sdk.create_initialization_options(NotificationOptions(resources_changed=self._profile.resources))
 
+    def end_streams(self) -> None:
+        """Ends the subscriptions of the present era: each is answered."""
+        self._streams.close()
+
     def close(self) -> None:
         """Ends the subscriptions of the connection."""
         if self._stop_listening is not None:
@@ -163,7 +173,8 @@ class MemoryServer:
         return {**WHOLE, "tools": [tool_entry(tool) for tool in self._profile.tools]}
 
     async def _call_tool(self, ctx: Context, params: types.CallToolRequestParams) -> Any:
-        key = None if self._session is None else f"{self._session}:{json.dumps(ctx.request_id)}"
+        # By the number of the line and not the id: some clients use one again.
+        key = None if self._session is None else f"{self._session}:{ctx.request}"
         call = Call(self._service, self._principal, key, ctx.session.report_progress)
         try:
             async with self._turn:
@@ -230,14 +241,23 @@ class MemoryServer:
         uri = str(params.uri)
         return await _told(resources.read_resource(self._service, self._principal, uri), uri=uri)
 
+    async def _listen(self, ctx: Context, params: types.SubscriptionsListenRequestParams) -> Any:
+        try:
+            await self._bus.start()
+        except UnifiedMemoryError as error:
+            raise MCPError(types.INTERNAL_ERROR, error.detail, {"code": error.code, **error.facts}) from None
+        return await self._streams(ctx, params)
+
     async def _subscribe(self, ctx: Context, params: types.SubscribeRequestParams) -> Any:
         uri = str(params.uri)
         if not resources.known_prefix(uri):
             raise MCPError(types.INVALID_PARAMS, f"There is no resource {uri}")
         self._subscribed.add(uri)
         self._notify = ctx.session.send_resource_updated
-        if self._stop_listening is None:
-            self._stop_listening = await self._watch.listen(self._changed)
+        async with self._turn:
+            # In turn, as two that come at once would each begin to listen.
+            if self._stop_listening is None:
+                self._stop_listening = await self._watch.listen(self._changed)
         return {}
 
     async def _unsubscribe(self, _ctx: Context, params: types.UnsubscribeRequestParams) -> Any:
@@ -248,10 +268,10 @@ class MemoryServer:
 
     def _changed(self, change: Change) -> None:
         for event in _events(change):
-            if isinstance(event, ResourceUpdated) and event.uri in self._subscribed and self._notify is not None:
-                task = asyncio.ensure_future(self._notify(event.uri))
-                self._notifying.add(task)
-                task.add_done_callback(self._notifying.discard)
+            if not isinstance(event, ResourceUpdated) or event.uri not in self._subscribed or self._notify is None:
+                continue
+            if (under_way := self._notifying.get(event.uri)) is None or under_way.done():
+                self._notifying[event.uri] = asyncio.ensure_future(self._notify(event.uri))
 
 
 async def _told(answer: Any, **facts: Any) -> Any:

@@ -1,6 +1,7 @@
 """What changed, told to whoever subscribed: in this process, in another, on another node, it is all the same commit order."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from urllib.parse import quote, unquote
 
@@ -10,6 +11,8 @@ from unified_memory.storage.base import Change, Storage
 SCHEME = "memory://"
 LOOK_SECONDS = 0.2
 CHUNK = 500
+# No text that can be stored holds one.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 Listener = Callable[[Change], None]
 
@@ -22,7 +25,7 @@ def resource_uri(namespace: str, key: str) -> str:
 def resource_name(uri: str) -> tuple[str, str] | None:
     """(namespace, key) of such an address; None where it is none. A namespace may also be written with plain slashes."""
     namespace, slash, key = uri.removeprefix(SCHEME).rpartition("/")
-    if not uri.startswith(SCHEME) or not slash or not namespace or not key:
+    if not uri.startswith(SCHEME) or not slash or not namespace or not key or _SURROGATE.search(uri):
         return None
     return unquote(namespace), unquote(key)
 
@@ -35,14 +38,17 @@ class Watch:
         self._listeners: dict[object, Listener] = {}
         self._task: asyncio.Task[None] | None = None
         self._seen = 0
+        self._starting = asyncio.Lock()
 
     async def listen(self, listener: Listener) -> Callable[[], None]:
         """Calls the listener for each change from now on; gives what ends that. Raises StorageError."""
-        if self._task is None or self._task.done():
-            self._seen = await self._storage.last_seq()
-            self._task = asyncio.create_task(self._run(), name="watch")
         token = object()
-        self._listeners[token] = listener
+        async with self._starting:
+            # Two that come at once must not each begin a task: nobody would end the first.
+            if self._task is None or self._task.done():
+                self._seen = await self._storage.last_seq()
+                self._task = asyncio.create_task(self._run(), name="watch")
+            self._listeners[token] = listener
 
         def stop() -> None:
             self._listeners.pop(token, None)
@@ -60,8 +66,11 @@ class Watch:
             self._task = None
 
     async def _run(self) -> None:
+        full = False
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            if not full:
+                await asyncio.sleep(LOOK_SECONDS)
+            full = False
             try:
                 if await self._storage.last_seq() == self._seen:
                     continue
@@ -69,6 +78,7 @@ class Watch:
             except StorageError:
                 # A storage that cannot be read now is asked again at the next turn; nothing is missed meanwhile.
                 continue
+            full = len(changes) == CHUNK
             for change in changes:
                 self._seen = change.seq
                 for listener in list(self._listeners.values()):
