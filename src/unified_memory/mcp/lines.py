@@ -12,7 +12,6 @@ import mcp_types as types
 import msgspec
 from mcp.shared.message import ServerMessageMetadata, SessionMessage
 from msgspec import UNSET, Struct, UnsetType
-from pydantic_core import PydanticSerializationError
 
 from unified_memory.mcp.server import MemoryServer
 
@@ -116,7 +115,7 @@ def _name(number: Any) -> str:
 def _line(message: Any) -> bytes:
     try:
         return message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"  # type: ignore[no-any-return]
-    except PydanticSerializationError:
+    except ValueError:
         # A lone surrogate that the client sent, and is told again.
         return json.dumps(message.model_dump(by_alias=True, exclude_unset=True)).encode() + b"\n"
 
