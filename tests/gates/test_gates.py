@@ -97,7 +97,7 @@ def test_ruff_finds_what_is_not_formatted(tmp_path: Path) -> None:
 
 
 def test_mypy_finds_an_untyped_function_wherever_it_stands(tmp_path: Path) -> None:
-    folders = ("src/unified_memory", "tests", "benchmarks")
+    folders = ("src/unified_memory", "tests", "benchmarks", "mcpb")
     untyped = "def store(key, value):\n    return key\n"
     plant(tmp_path, {f"{folder}/__init__.py": "" for folder in folders})
     plant(tmp_path, {f"{folder}/planted.py": untyped for folder in folders})
