@@ -143,5 +143,9 @@ INSERT INTO counters VALUES (1, 0, 0, 1, NULL, 0);
 CREATE TABLE schema_steps (number INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at TIMESTAMP NOT NULL, program TEXT NOT NULL);
 """,  # noqa: S608 - a fixed text
     ),
+    (
+        "what was created last in a namespace",
+        "CREATE INDEX idx_memories_created ON memories(namespace_id, created_at);",
+    ),
 )
 VERSION = len(STEPS)
