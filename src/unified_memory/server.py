@@ -149,6 +149,8 @@ def configure_logging(settings: Settings) -> None:
         level=settings.log_level.upper(), format="%(levelname)s %(message)s", handlers=handlers, force=True
     )
     logging.getLogger("uvicorn.error").setLevel("WARNING")
+    # It has a line at INFO for every request.
+    logging.getLogger("mcp").setLevel("WARNING")
 
 
 class _JSONLines(logging.Formatter):
