@@ -44,9 +44,10 @@ class FixtureEndpoint(MCPEndpoint):
     async def _manager(self, name: str) -> StreamableHTTPSessionManager:
         manager = await super()._manager(name)
         if manager.app.name != FIXTURE:
-            bus = self._listeners()
+            transports = await self.transports()
+            bus = transports.bus
             chosen = with_fixtures(profile(name), bus)
-            server = MemoryServer(chosen, self._service, self._watch, bus, name=FIXTURE)
+            server = MemoryServer(chosen, self._service, transports.watch, bus, name=FIXTURE)
             extend(server.sdk)
             manager.app = server.sdk
         return manager

@@ -11,21 +11,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from unified_memory.mcp.profiles import DEFAULT_PROFILE, NAMES, profile
-from unified_memory.mcp.watch import Watch
 from unified_memory.service.service import Service
 
 if TYPE_CHECKING:
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
-    from unified_memory.mcp.server import Bus, MemoryServer
+    from unified_memory.mcp.transports import Transports
 
 PATH = "/mcp"
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-# What a page of another origin would have to name to be let in where only this machine can reach the service.
-LOCAL_HOSTS = ["127.0.0.1", "localhost", "[::1]", "127.0.0.1:*", "localhost:*", "[::1]:*"]
-LOCAL_ORIGINS = [f"http://{host}" for host in LOCAL_HOSTS]
 
 
 class MCPEndpoint:
@@ -37,16 +33,23 @@ class MCPEndpoint:
         self._tools = tools
         self._max_body = max_body
         self._local = local
-        self._watch = Watch(service.storage)
-        self._bus: Bus | None = None
+        self._transports: Transports | None = None
         self._managers: dict[str, asyncio.Future[StreamableHTTPSessionManager]] = {}
-        self._servers: list[MemoryServer] = []
         self._running: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
 
     async def load(self) -> None:
         """Loads the SDK, while others are served."""
-        await asyncio.to_thread(importlib.import_module, "unified_memory.mcp.lines")
+        await self.transports()
+
+    async def transports(self) -> "Transports":
+        """Loads the SDK where it is not loaded yet."""
+        if self._transports is None:
+            module = await asyncio.to_thread(importlib.import_module, "unified_memory.mcp.transports")
+            # Somebody else may have waited for the same.
+            if self._transports is None:
+                self._transports = module.Transports(self._service, self._name)
+        return self._transports
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request below `/mcp`."""
@@ -64,20 +67,7 @@ class MCPEndpoint:
     ) -> None:
         """Serves one connection of JSON-RPC lines. Raises InvalidInputError where there is no such profile."""
         chosen = profile(tools or self._tools)
-        await self.load()
-        from unified_memory.mcp.lines import serve_lines
-        from unified_memory.mcp.server import MemoryServer
-
-        server = MemoryServer(
-            chosen,
-            self._service,
-            self._watch,
-            self._listeners(),
-            name=self._name,
-            session=session,
-            duplex=True,
-        )
-        await serve_lines(server, lines, write)
+        await (await self.transports()).over_lines(chosen, session, lines, write)
 
     def check(self, tools: str) -> None:
         """Raises InvalidInputError where there is no such profile."""
@@ -85,49 +75,44 @@ class MCPEndpoint:
 
     def end_streams(self) -> None:
         """Ends the subscriptions over HTTP, which would keep their connections open for ever."""
-        for server in self._servers:
-            server.end_streams()
+        if self._transports is not None:
+            self._transports.end_streams()
 
     async def stop(self) -> None:
         """Ends what is under way."""
         self._stopping.set()
         if self._running:
             await asyncio.wait(self._running)
-        self._watch.close()
-
-    def _listeners(self) -> "Bus":
-        if self._bus is None:
-            from unified_memory.mcp.server import Bus
-
-            self._bus = Bus(self._watch)
-        return self._bus
+        if self._transports is not None:
+            self._transports.watch.close()
 
     async def _manager(self, name: str) -> "StreamableHTTPSessionManager":
         ready = self._managers.get(name)
         if ready is None:
             ready = self._managers[name] = asyncio.get_running_loop().create_future()
-            self._running.append(asyncio.create_task(self._run(name, ready), name=f"mcp {name}"))
+            running = asyncio.create_task(self._run(name, ready), name=f"mcp {name}")
+            running.add_done_callback(lambda task: self._ended(name, ready, task))
+            self._running.append(running)
         return await asyncio.shield(ready)
 
     async def _run(self, name: str, ready: "asyncio.Future[StreamableHTTPSessionManager]") -> None:
         """Keeps the SDK's manager of a profile running: it must end in the task in which it began."""
-        await self.load()
-        from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-        from mcp.server.transport_security import TransportSecuritySettings
-
-        from unified_memory.mcp.server import MemoryServer
-
-        server = MemoryServer(profile(name), self._service, self._watch, self._listeners(), name=self._name)
-        self._servers.append(server)
-        security = TransportSecuritySettings(
-            enable_dns_rebinding_protection=self._local, allowed_hosts=LOCAL_HOSTS, allowed_origins=LOCAL_ORIGINS
-        )
-        manager = StreamableHTTPSessionManager(
-            server.sdk, stateless=True, security_settings=security, max_request_body_size=self._max_body
-        )
+        transports = await self.transports()
+        manager = transports.over_http(profile(name), max_body=self._max_body, local=self._local)
         async with manager.run():
             ready.set_result(manager)
             await self._stopping.wait()
+
+    def _ended(
+        self, name: str, ready: "asyncio.Future[StreamableHTTPSessionManager]", task: "asyncio.Task[None]"
+    ) -> None:
+        """One that could not begin says why to those who wait for it, and the next request tries anew."""
+        if not ready.done():
+            del self._managers[name]
+            if task.cancelled() or (error := task.exception()) is None:
+                ready.cancel()
+            else:
+                ready.set_exception(error)
 
 
 async def _not_found(send: Send, name: str) -> None:

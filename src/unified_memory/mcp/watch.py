@@ -1,6 +1,7 @@
 """What changed, told to whoever subscribed: in this process, in another, on another node, it is all the same commit order."""
 
 import asyncio
+import logging
 import re
 from collections.abc import Callable
 from urllib.parse import quote, unquote
@@ -8,6 +9,7 @@ from urllib.parse import quote, unquote
 from unified_memory.model.errors import StorageError
 from unified_memory.storage.base import Change, Storage
 
+log = logging.getLogger("unified_memory.mcp")
 SCHEME = "memory://"
 LOOK_SECONDS = 0.2
 CHUNK = 500
@@ -66,18 +68,21 @@ class Watch:
             self._task = None
 
     async def _run(self) -> None:
-        full = False
+        full = failing = False
         while True:
             if not full:
                 await asyncio.sleep(LOOK_SECONDS)
             full = False
             try:
-                if await self._storage.last_seq() == self._seen:
-                    continue
-                changes = await self._storage.changes(self._seen, CHUNK)
-            except StorageError:
-                # A storage that cannot be read now is asked again at the next turn; nothing is missed meanwhile.
+                changed = await self._storage.last_seq() != self._seen
+                changes = await self._storage.changes(self._seen, CHUNK) if changed else []
+            except StorageError as error:
+                # It is asked again at the next turn; nothing is missed meanwhile.
+                if not failing:
+                    log.warning("Subscribers are not told of changes now: %s: %s", error.code, error.detail)
+                failing = True
                 continue
+            failing = False
             full = len(changes) == CHUNK
             for change in changes:
                 self._seen = change.seq

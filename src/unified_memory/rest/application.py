@@ -195,6 +195,7 @@ class _Events:
             await send_answer(send, problem(error))
             return
         except Exception:
+            # The outermost boundary, as in `serve`.
             log.exception("Unexpected failure in the events of %s", tail)
             await send_answer(send, FAILED)
             return
