@@ -109,6 +109,7 @@ class MemoryServer:
         principal: Principal = ANONYMOUS,
     ) -> None:
         self._profile = profile
+        self._tool_list = {**WHOLE, "tools": [tool_entry(tool) for tool in profile.tools]}
         self._service = service
         self._watch = watch
         self._bus = bus
@@ -170,7 +171,7 @@ class MemoryServer:
         return None if tool is None else tool.input
 
     async def _list_tools(self, _ctx: Context, _params: types.PaginatedRequestParams | None) -> Any:
-        return {**WHOLE, "tools": [tool_entry(tool) for tool in self._profile.tools]}
+        return self._tool_list
 
     async def _call_tool(self, ctx: Context, params: types.CallToolRequestParams) -> Any:
         # By the number of the line and not the id: some clients use one again.
@@ -267,6 +268,8 @@ class MemoryServer:
         return {}
 
     def _changed(self, change: Change) -> None:
+        if not self._principal.sees(change.namespace):
+            return
         for event in _events(change):
             if not isinstance(event, ResourceUpdated) or event.uri not in self._subscribed or self._notify is None:
                 continue
