@@ -316,7 +316,8 @@ SCENARIOS: tuple[Scenario, ...] = (
             ),
             does("list", {"memories": [{"key": "k5"}, {"key": "k3"}]}, tags=["t1"], order_by="-importance", limit=2),
             does("list", {"memories": [{"key": "k0"}]}, prefix="k0"),
-            does("search", {"results": [{"key": "k5"}, {"key": "k3"}, {"key": "k1"}], "left_out": 0}, query="pie"),
+            # k3 stands two behind another that speaks of pie, in the same session.
+            does("search", {"results": [{"key": "k3"}, {"key": "k5"}, {"key": "k1"}], "left_out": 0}, query="pie"),
             does(
                 "search",
                 {"results": [{"key": "k3"}]},

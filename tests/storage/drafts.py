@@ -6,10 +6,11 @@ from msgspec import Raw
 
 from unified_memory.model.clock import SECOND
 from unified_memory.model.errors import MemoryNotFoundError, VersionConflictError
+from unified_memory.model.found import Hit, SearchRequest
 from unified_memory.model.memory import DEFAULT_IMPORTANCE, Memory, pack_attributes
 from unified_memory.model.namespace import DEFAULT_NAMESPACE, NamespaceConfig
 from unified_memory.model.query import Filter, Selection, parse_filter, parse_order
-from unified_memory.model.search import Hit, SearchRequest, describe, parse_search
+from unified_memory.model.search import describe, parse_search
 from unified_memory.model.value import encode, parse
 from unified_memory.storage.base import KEEP, REMOVE, Decision, Draft, Edit, Outcome, Storage
 
@@ -159,7 +160,7 @@ async def hits(
     """What a search finds, best first."""
     condition_ = None if where is None else condition(where)
     request = SearchRequest(scopes or ("",), recursive, parse_search(query), condition_, limit, offset)
-    return await storage.search(request, now)
+    return (await storage.search(request, now)).hits
 
 
 async def found(storage: Storage, query: str, *scopes: str, **how: Any) -> list[str]:

@@ -15,10 +15,10 @@ from unified_memory.mcp.sizes import answer_tokens, max_tokens_schema, room, sho
 from unified_memory.mcp.tool import Answer, Arguments, Call, Tool, read
 from unified_memory.model.clock import to_rfc3339
 from unified_memory.model.errors import InvalidCursorError, InvalidInputError
+from unified_memory.model.found import Hit
 from unified_memory.model.memory import Memory, encode_memory
 from unified_memory.model.namespace import DEFAULT_NAMESPACE
 from unified_memory.model.query import MAX_LIMIT, decode_cursor, encode_cursor
-from unified_memory.model.search import Hit
 from unified_memory.model.value import encode
 from unified_memory.service.contexts import normalise
 from unified_memory.service.projects import project_namespace

@@ -12,7 +12,8 @@ from typing import Protocol
 SECOND = 1_000_000
 _DAY_SECONDS = 86_400
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# Year 9999, the last that RFC 3339 can write.
+# The beginning of year 1 and the end of year 9999: the years that `datetime` and RFC 3339 can write.
+FIRST_INSTANT = -62_135_596_800 * SECOND
 LAST_INSTANT = 253_402_300_799_999_999
 
 
@@ -67,7 +68,7 @@ def to_rfc3339(instant: int) -> str:
 def from_rfc3339(text: str) -> int:
     """The instant that an RFC 3339 text names; a date alone is its midnight, no offset means UTC.
 
-    Raises ValueError where the text is no instant.
+    Raises ValueError where the text is no instant between the years 1 and 9999, UTC.
     """
     moment = datetime.fromisoformat(text.upper())
     if moment.tzinfo is None:
@@ -77,6 +78,6 @@ def from_rfc3339(text: str) -> int:
     except OverflowError as error:
         raise ValueError(text) from error
     instant = (span.days * _DAY_SECONDS + span.seconds) * SECOND + span.microseconds
-    if instant > LAST_INSTANT:
+    if not FIRST_INSTANT <= instant <= LAST_INSTANT:
         raise ValueError(text)
     return instant

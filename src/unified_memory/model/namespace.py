@@ -51,12 +51,14 @@ class NamespaceConfig(Struct, omit_defaults=True, forbid_unknown_fields=True, fr
     """What a namespace sets for itself and all below it; what is unset is inherited from the nearest ancestor.
 
     `default_ttl` in seconds, null switches an inherited one off. `max_memories` and `max_bytes` (of values) bound
-    the whole subtree of the namespace that sets them; null lifts nothing that an ancestor sets.
+    the whole subtree of the namespace that sets them; null lifts nothing that an ancestor sets. `language`: how words are
+    compared, one of `model.analysis.LANGUAGES`; null is the same as unset.
     """
 
     default_ttl: float | UnsetType | None = UNSET
     max_memories: int | UnsetType | None = UNSET
     max_bytes: int | UnsetType | None = UNSET
+    language: str | UnsetType | None = UNSET
     description: str | UnsetType | None = UNSET
 
 
@@ -89,5 +91,6 @@ def inherit(configs: list[NamespaceConfig]) -> NamespaceConfig:
         default_ttl=nearest("default_ttl"),  # type: ignore[arg-type]  # getattr by a fixed name
         max_memories=nearest("max_memories"),  # type: ignore[arg-type]
         max_bytes=nearest("max_bytes"),  # type: ignore[arg-type]
+        language=nearest("language"),  # type: ignore[arg-type]
         description=configs[0].description if configs else UNSET,
     )

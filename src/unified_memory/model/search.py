@@ -3,26 +3,34 @@
 import re
 import unicodedata
 from bisect import bisect_right
+from itertools import pairwise
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from unified_memory.model.dates import words_of_day
 from unified_memory.model.errors import EmptyQueryError
-from unified_memory.model.memory import NO_ATTRIBUTES, Memory
-from unified_memory.model.query import Filter
+from unified_memory.model.memory import NO_ATTRIBUTES
 from unified_memory.model.value import content_hash, text_of
 
 MAX_TERMS = 32
+PAIR = 2
 _PIECE = re.compile(r'(-?)"([^"]*)"|(\S+)')
 _WORD = re.compile(r"[^\W_]+")
-# Scripts written without blanks: each character is a word of its own, a run of them is a phrase.
-_UNSPACED = re.compile(
-    "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])"
+# Scripts written without blanks, and Korean, whose words carry what other languages write apart: each character is a word
+# of its own, a run of them is a phrase.
+UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3130-\u318f\uac00-\ud7af\u3400-\u4dbf\u4e00-\u9fff"
+    "\uf900-\ufaff\U00020000-\U0003ffff"
 )
-_ACCENT = re.compile(
-    "[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670]"
+_UNSPACED = re.compile(f"([{UNSPACED}])")
+_RUN = re.compile(f"([{UNSPACED}]+)")
+ACCENTS = (
+    "\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7"
+    "\u0610-\u061a\u064b-\u065f\u0670"
 )
+_ACCENT = re.compile(f"[{ACCENTS}]")
 STOP_WORDS = frozenset(
     [
         "a",
@@ -103,10 +111,20 @@ _KEYWORD = re.compile(r"[^\W_]{4,}")
 
 
 class Term(Struct, frozen=True):
-    """Words that must stand in this order beside each other (mostly one); `prefix`: the last may go on."""
+    """Words that must stand in this order beside each other (mostly one); `prefix`: the last may go on.
+
+    `raw`: the words in lower case with their accents. `quoted`: written as a phrase.
+    """
 
     words: tuple[str, ...]
     prefix: bool = False
+    raw: tuple[str, ...] = ()
+    quoted: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """A single word, in any of its forms."""
+        return len(self.words) == 1 and not self.prefix and not self.quoted
 
 
 class SearchTerms(Struct, frozen=True):
@@ -120,31 +138,14 @@ class SearchTerms(Struct, frozen=True):
     literal: str
 
 
-class SearchRequest(Struct, frozen=True):
-    """A ranked search. `offset` results were shown already."""
-
-    scopes: tuple[str, ...]
-    recursive: bool
-    terms: SearchTerms
-    where: Filter | None
-    limit: int
-    offset: int = 0
-
-
-class Hit(Struct):
-    """A found memory. `score`: higher is better, comparable within one answer. `matched`: fields of
-    value, key, tags, title, author. `snippet`: a part of the value's words around the matches.
-    """
-
-    memory: Memory
-    score: float
-    matched: list[str]
-    snippet: str
-
-
 def words(text: str) -> list[str]:
     """The words of a text, folded: letters and digits in runs, lower case, no accents; unspaced scripts by character."""
     return _WORD.findall(fold(spaced(text)))
+
+
+def raw_words(text: str) -> list[str]:
+    """The words of a text as `words` cuts it, in lower case, with their accents."""
+    return _WORD.findall(unicodedata.normalize("NFC", spaced(text).casefold()))
 
 
 def fold(text: str) -> str:
@@ -166,11 +167,13 @@ def parse_search(query: str) -> SearchTerms:
     for minus, phrase, piece in _PIECE.findall(query):
         if piece:
             negated = piece.startswith("-") and len(piece) > 1
-            split = tuple(words(piece))
-            term = Term(split, piece.endswith("*"))
+            if not negated and not piece.endswith("*") and len(parts := _unspaced_parts(piece)) > 1:
+                found += parts
+                continue
+            term = Term(tuple(words(piece)), piece.endswith("*"), tuple(raw_words(piece)))
         else:
             negated = bool(minus)
-            term = Term(tuple(words(phrase)))
+            term = Term(tuple(words(phrase)), raw=tuple(raw_words(phrase)), quoted=True)
         if term.words:
             (banned if negated else found).append(term)
     telling = [t for t in found if len(t.words) > 1 or t.prefix or t.words[0] not in STOP_WORDS]
@@ -180,6 +183,20 @@ def parse_search(query: str) -> SearchTerms:
     if not found and banned:
         raise EmptyQueryError
     return SearchTerms(tuple(telling or found)[:MAX_TERMS], tuple(banned)[:MAX_TERMS], literal)
+
+
+def _unspaced_parts(piece: str) -> list[Term]:
+    """What a piece with a run of an unspaced script is searched by: every two characters that stand beside each other, since
+    nothing tells where its words begin, and whatever stands between such runs.
+    """
+    parts: list[Term] = []
+    for i, part in enumerate(_RUN.split(piece) if not piece.isascii() else ()):
+        cut = tuple(words(part))
+        if i % 2 and len(cut) > PAIR:
+            parts += [Term(pair, raw=pair) for pair in pairwise(cut)]
+        elif cut:
+            parts.append(Term(cut, raw=tuple(raw_words(part))))
+    return parts
 
 
 def snippet(text: str, spans: list[tuple[int, int]]) -> str:
@@ -221,22 +238,29 @@ class Description(Struct):
     content_hash: bytes
 
 
-class _Named(Struct):
+class Names(Struct):
+    """What a memory is called by, from its attributes."""
+
     tags: tuple[str, ...] = ()
     title: Any = None
     author: Any = None
+    occurred_at: Any = None
+
+    def text(self, key: str) -> str:
+        """Everything beside the value that is searched: key, tags, title, author, and the day on which it happened."""
+        happened = "" if self.occurred_at is None else words_of_day(self.occurred_at)
+        return "\n".join([key, *self.tags, self.title or "", self.author or "", happened])
 
 
-_named = msgspec.json.Decoder(_Named)
+_named = msgspec.json.Decoder(Names)
 
 
-def names_of(attributes: bytes) -> _Named:
-    """The tags, title and author in a memory's attributes (title and author count only where they are texts)."""
+def names_of(attributes: bytes) -> Names:
+    """The tags, title, author and occurred_at in a memory's attributes (all but the tags count only where they are texts)."""
     named = _named.decode(attributes)
-    if not isinstance(named.title, str):
-        named.title = None
-    if not isinstance(named.author, str):
-        named.author = None
+    for name in ("title", "author", "occurred_at"):
+        if not isinstance(getattr(named, name), str):
+            setattr(named, name, None)
     return named
 
 
@@ -249,5 +273,4 @@ def describe(key: str, attributes: bytes, parsed: Any) -> Description:
     if attributes == NO_ATTRIBUTES:
         return Description(text, key, keywords_of(text, (), None), content_hash(parsed))
     named = names_of(attributes)
-    title_text = "\n".join([key, *named.tags, named.title or "", named.author or ""])
-    return Description(text, title_text, keywords_of(text, named.tags, named.title), content_hash(parsed))
+    return Description(text, named.text(key), keywords_of(text, named.tags, named.title), content_hash(parsed))

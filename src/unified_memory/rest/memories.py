@@ -6,9 +6,9 @@ import msgspec
 from msgspec import Raw
 
 from unified_memory.model.errors import InvalidInputError
+from unified_memory.model.found import Hit
 from unified_memory.model.memory import Memory, encode_memory
 from unified_memory.model.namespace import DEFAULT_NAMESPACE
-from unified_memory.model.search import Hit
 from unified_memory.model.value import encode, parse
 from unified_memory.rest.exchange import JSON, Answer, Call, boolean, decode, etag, integer, patience
 from unified_memory.rest.work import long_work

@@ -15,6 +15,7 @@ from unified_memory.model.errors import (
     PermissionDeniedError,
     VersionConflictError,
 )
+from unified_memory.model.found import Hit, SearchRequest
 from unified_memory.model.memory import Memory, SearchIndex, check_key, encode_memory
 from unified_memory.model.namespace import DEFAULT_NAMESPACE, NamespaceConfig, check_namespace
 from unified_memory.model.principal import Principal
@@ -37,7 +38,7 @@ from unified_memory.model.query import (
     parse_order,
     resolve,
 )
-from unified_memory.model.search import Hit, SearchRequest, parse_search
+from unified_memory.model.search import parse_search
 from unified_memory.model.value import text_of
 from unified_memory.service.access import Accesses
 from unified_memory.service.drafting import (
@@ -492,7 +493,8 @@ class Memories:
         after = decode_cursor(query.cursor, *listing)
         offset = after[1] if after else 0
         request = SearchRequest(*_reach(principal, query), terms, where, limit + 1, max(0, offset))
-        hits = await self._storage.search(request, self._clock.now())
+        result = await self._storage.search(request, self._clock.now())
+        hits = result.hits
         for hit in hits:
             self._accesses.show(hit.memory)
         shown_hits = within_budget(hits[:limit], query.max_tokens)

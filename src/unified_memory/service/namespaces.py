@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
+from unified_memory.model.analysis import LANGUAGES
 from unified_memory.model.clock import Clock
 from unified_memory.model.errors import (
     InvalidInputError,
@@ -146,6 +147,12 @@ def read_config(config: Mapping[str, Raw]) -> NamespaceConfig:
             raise InvalidInputError(
                 f"config.{name}", f"config.{name} must be greater than 0", hint="null to switch it off"
             )
+    if isinstance(settings.language, str) and settings.language not in LANGUAGES:
+        raise InvalidInputError(
+            "config.language",
+            "config.language is not a language that is known",
+            hint=f"One of {', '.join(LANGUAGES)}; null for that of the namespace above",
+        )
     if isinstance(settings.description, str) and len(settings.description) > MAX_DESCRIPTION:
         raise InvalidInputError("config.description", f"config.description has more than {MAX_DESCRIPTION} characters")
     return settings

@@ -21,11 +21,11 @@ from typing import Any
 
 from msgspec import Struct
 
+from unified_memory.model.found import SearchRequest, SearchResult
 from unified_memory.model.job import Job, JobState
 from unified_memory.model.memory import Memory
 from unified_memory.model.namespace import Namespace, NamespaceConfig
 from unified_memory.model.query import Field, Page, Scalar, Selection
-from unified_memory.model.search import Hit, SearchRequest
 from unified_memory.model.session import Session, WithMemories
 
 
@@ -274,9 +274,19 @@ class Storage(ABC):
         """The keys that changed after that place in the commit order, each once, by its last change, in that order."""
 
     @abstractmethod
-    async def search(self, request: SearchRequest, now: int) -> list[Hit]:
-        """The visible memories that match, best first; ties by id, newest first. Where no word matches, those that hold the
-        query's literal text inside of words or unspaced scripts, whatever its case.
+    async def search(self, request: SearchRequest, now: int) -> SearchResult:
+        """The visible memories that match, best first by the rules of `model.ranking`; ties by id, newest first. The words of
+        the memories right before and behind in the same session count too, so some are found by those alone.
+
+        Where no word matches, those that hold the query's literal text inside of words or unspaced scripts, whatever its
+        case; where none does, those that match the words nearest to the query's which are held by what is visible in the
+        scopes, and the result says so.
+        """
+
+    @abstractmethod
+    async def refresh_index(self, limit: int) -> int:
+        """Indexes up to `limit` memories again whose language has changed; how many still wait. Until then they are found by
+        their words in either language.
         """
 
     @abstractmethod

@@ -18,9 +18,10 @@ from tests.storage.drafts import (
     storing,
 )
 from tests.storage.parts.opened import LATER, NEIGHBOURS, Opened, all_names, some_memory
+from unified_memory.model.found import SearchRequest
 from unified_memory.model.memory import Memory
 from unified_memory.model.query import Order, Selection, order_value, parse_field, parse_order
-from unified_memory.model.search import SearchRequest, parse_search
+from unified_memory.model.search import parse_search
 from unified_memory.storage.base import (
     Storage,
 )
@@ -65,8 +66,7 @@ class ListingContract(Opened):
         assert await storage.count(Selection(scopes=()), NOW) == 0
         assert (
             await storage.search(SearchRequest((), recursive=True, terms=parse_search("v"), where=None, limit=9), NOW)
-            == []
-        )
+        ).hits == []
         assert (await storage.list_namespaces((), NOW, depth=None, limit=9, after=None)).items == []
         assert (await storage.stats((), NOW, top=1)).memories == 0
 

@@ -27,8 +27,9 @@ from unified_memory.model.errors import (
     MemoryNotFoundError,
     NamespaceNotFoundError,
 )
+from unified_memory.model.found import SearchRequest
 from unified_memory.model.job import Job, JobState
-from unified_memory.model.search import SearchRequest, parse_search
+from unified_memory.model.search import parse_search
 from unified_memory.storage.base import (
     Storage,
 )

@@ -1,82 +1,140 @@
-"""Ranked search over records, in the plainest way that the contract allows."""
+"""Ranked search over records, in the plainest way that the contract allows: every record is a candidate."""
 
-import math
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from unified_memory.model.search import Hit, SearchTerms, Term, fold, snippet, spaced, words
-from unified_memory.storage.inmemory.record import Record, titles
-
-_TITLE_WEIGHT = 2
-_RUN = re.compile(r"\S+")
-
-
-def rank(terms: SearchTerms, records: Sequence[Record]) -> list[Hit]:
-    """The records that match, best first: by words, or where none does by the literal text."""
-    allowed = [r for r in records if not any(_occurrences(term, r) for term in terms.none)]
-    hits = _by_words(terms.any, allowed) or _by_literal(fold(terms.literal.rstrip("*") or terms.literal), allowed)
-    return sorted(hits, key=lambda hit: (hit.score, hit.memory.id), reverse=True)
+from unified_memory.model.analysis import analyzer
+from unified_memory.model.dates import day_at, day_of, named_days
+from unified_memory.model.found import Hit, SearchRequest, SearchResult
+from unified_memory.model.matching import Finder, fields_of, literal_spans
+from unified_memory.model.memory import Memory
+from unified_memory.model.ranking import NEIGHBOURS, Body, Candidate, Needle, PlainStems, Query, Scored, body_of, order
+from unified_memory.model.search import SearchTerms, Term, fold, names_of, snippet, words
+from unified_memory.model.spelling import distance, reach
+from unified_memory.storage.inmemory.record import Record
 
 
-def _by_words(terms: tuple[Term, ...], records: list[Record]) -> list[Hit]:
-    """A term weighs more the fewer records hold it (idf) and the more often this one does (tf)."""
-    scores = [0.0] * len(records)
-    for term in terms:
-        frequencies = [_occurrences(term, record) for record in records]
-        holding = sum(1 for f in frequencies if f)
-        if holding:
-            idf = math.log(1 + len(records) / holding)
-            scores = [score + idf * tf / (tf + 1) for score, tf in zip(scores, frequencies, strict=True)]
-    return [_word_hit(record, terms, score) for record, score in zip(records, scores, strict=True) if score]
+class Ranking:
+    """One search. `chosen`: the records that may be found; `everything`: all that are stored; `language_of` a namespace."""
 
+    def __init__(
+        self,
+        request: SearchRequest,
+        chosen: Sequence[Record],
+        everything: Sequence[Record],
+        language_of: Callable[[str], str],
+        now: int,
+    ) -> None:
+        self._request = request
+        self._chosen = chosen
+        self._everything = everything
+        self._language_of = language_of
+        self._now = now
+        self._needles: dict[str, Needle] = {}
+        self._terms = request.terms
 
-def _by_literal(literal: str, records: list[Record]) -> list[Hit]:
-    hits = []
-    for record in records:
-        fields = {"value": record.about.text, **titles(record.memory)}
-        matched = [name for name, text in fields.items() if literal and literal in fold(text)]
-        if matched:
+    def find(self) -> SearchResult:
+        """The hits, best first."""
+        corrected: dict[str, str] = {}
+        start, stop = self._request.offset, self._request.offset + self._request.limit
+        scored = self._ranked()
+        if not scored and self._request.fulltext:
+            literal = self._terms.literal
+            if hits := self._inside_words(fold(literal.rstrip("*") or literal)):
+                return SearchResult(hits[start:stop])
+            corrected = self._correct()
+            if not corrected:
+                return SearchResult([])
+            scored = self._ranked()
+        records = {record.memory.id: record for record in self._chosen}
+        return SearchResult([self._hit(records[one.id], one) for one in scored[start:stop]], corrected)
+
+    def _needle(self, namespace: str) -> Needle:
+        language = self._language_of(namespace)
+        if language not in self._needles:
+            told = analyzer(language)
+            self._needles[language] = Needle(self._terms.any, self._terms.none, told, PlainStems(told, words))
+        return self._needles[language]
+
+    def _ranked(self) -> list[Scored]:
+        near = self._request.near
+        visible = [record for record in self._everything if record.memory.visible(self._now)]
+        bodies = {r.memory.id: body_of(r.about.text, self._needle(r.memory.namespace)) for r in visible}
+        names = {r.memory.id: self._needle(r.memory.namespace).count(r.about.title_text)[0] for r in visible}
+        count = len(self._terms.any)
+        held = [float(sum(bool(bodies[n].counts[i] or names[n][i]) for n in bodies)) for i in range(count)]
+        stems = [frozenset[str]()] * count
+        for needle in self._needles.values():
+            stems = [known | {s for run in needle.alternatives[i] for s in run} for i, known in enumerate(stems)]
+        nearest = set() if near is None else set(near.nearest())
+        candidates = []
+        for record in self._chosen:
+            around = self._around(record.memory, bodies)
+            one = self._candidate(record, bodies[record.memory.id], around)
+            if any(one.names[count:]) or any(one.body.counts[count:]):
+                continue
+            if self._request.fulltext and (any(one.names[:count]) or any(one.body.counts[:count])):
+                one.base = 0.0
+            if one.base is not None or one.id in nearest or (self._request.fulltext and around):
+                candidates.append(one)
+        query = Query(self._terms.any, stems, held, len(visible), named_days(self._terms.literal))
+        cosines = None if near is None else near.cosines([one.id for one in candidates])
+        return order(query, candidates, self._request.rank, self._now, cosines, fulltext=self._request.fulltext)
+
+    def _around(self, memory: Memory, bodies: dict[int, Body]) -> list[tuple[int, Body]]:
+        if memory.session_id is None:
+            return []
+        place = (memory.namespace, memory.session_id)
+        line = sorted(r.memory.id for r in self._everything if (r.memory.namespace, r.memory.session_id) == place)
+        at = line.index(memory.id)
+        beside = ((d, line[at - d]) for d in NEIGHBOURS if 0 <= at - d < len(line))
+        return [(d, bodies[number]) for d, number in beside if number in bodies]
+
+    def _candidate(self, record: Record, body: Body, around: list[tuple[int, Body]]) -> Candidate:
+        memory = record.memory
+        needle = self._needle(memory.namespace)
+        named = names_of(memory.attributes)
+        counts, length = needle.count(record.about.title_text)
+        authors = needle.author(named.author) if named.author else frozenset[str]()
+        day = (day_of(named.occurred_at) if named.occurred_at else None) or day_at(memory.created_at)
+        return Candidate(
+            memory.id, body, counts, length, authors, memory.importance, memory.updated_at, day, None, around
+        )
+
+    def _hit(self, record: Record, one: Scored) -> Hit:
+        finder = Finder(self._terms.any, analyzer(self._language_of(record.memory.namespace)))
+        return finder.hit(record.memory, one)
+
+    def _inside_words(self, literal: str) -> list[Hit]:
+        hits = []
+        for record in self._chosen if literal else ():
             text = record.about.text
-            hits.append(Hit(record.memory, 0.0, matched, snippet(text, _literal_spans(literal, text))))
-    return hits
+            matched = [
+                name for name, held in {"value": text, **fields_of(record.memory)}.items() if literal in fold(held)
+            ]
+            if matched:
+                hits.append(Hit(record.memory, 0.0, matched, snippet(text, literal_spans(literal, text))))
+        return sorted(hits, key=lambda hit: -hit.memory.id)
 
+    def _correct(self) -> dict[str, str]:
+        corrected = {}
+        terms = []
+        for term in self._terms.any:
+            near = self._nearest(term.words[0]) if term.plain else None
+            if near is not None:
+                corrected[term.words[0]] = near
+            terms.append(term if near is None else Term((near,), raw=(near,)))
+        self._terms = SearchTerms(tuple(terms), self._terms.none, self._terms.literal)
+        self._needles.clear()
+        return corrected
 
-def _word_hit(record: Record, terms: tuple[Term, ...], score: float) -> Hit:
-    text = record.about.text
-    fields = {"value": text, **titles(record.memory)}
-    matched = [name for name, held in fields.items() if any(_places(term, words(held)) for term in terms)]
-    return Hit(record.memory, score, matched, snippet(text, _word_spans(terms, text)))
-
-
-def _occurrences(term: Term, record: Record) -> int:
-    return len(_places(term, record.words)) + _TITLE_WEIGHT * len(_places(term, record.title_words))
-
-
-def _places(term: Term, held: Sequence[str]) -> list[int]:
-    """Where the words of the term begin in a text's words."""
-    *whole, last = term.words
-    return [
-        at
-        for at in range(len(held) - len(whole))
-        if list(held[at : at + len(whole)]) == whole
-        and (held[at + len(whole)] == last or (term.prefix and held[at + len(whole)].startswith(last)))
-    ]
-
-
-def _word_spans(terms: tuple[Term, ...], text: str) -> list[tuple[int, int]]:
-    """Where the terms stand in the text, as offsets of its characters."""
-    placed: list[tuple[str, int, int]] = []
-    for run in _RUN.finditer(text):
-        start = run.start()
-        # Runs of an unspaced script are cut into their characters; nothing else is changed here.
-        for part in spaced(run.group()).split():
-            placed += [(word, start, start + len(part)) for word in words(part)]
-            start += len(part)
-    held = [word for word, _, _ in placed]
-    return sorted((placed[at][1], placed[at + len(term.words) - 1][2]) for term in terms for at in _places(term, held))
-
-
-def _literal_spans(literal: str, text: str) -> list[tuple[int, int]]:
-    folded = [(letter, at) for at, char in enumerate(text) for letter in fold(char)]
-    found = re.finditer(re.escape(literal), "".join(letter for letter, _ in folded))
-    return [(folded[match.start()][1], folded[match.end() - 1][1] + 1) for match in found]
+    def _nearest(self, word: str) -> str | None:
+        allowed = reach(word)
+        found: dict[str, list[int]] = {}
+        for record in self._chosen:
+            told = analyzer(self._language_of(record.memory.namespace))
+            (asked,) = told.stems((word,))
+            for held in {*record.words, *record.title_words}:
+                (stem,) = told.stems((held,))
+                if stem[:1] in set(asked[:2]) and 0 < (apart := distance(asked, stem, allowed)) <= allowed:
+                    found.setdefault(held, [apart, 0])[1] -= 1
+        return min(found, key=lambda held: (found[held], held), default=None)

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from msgspec import MsgspecError, Struct, structs
 
+from unified_memory.model.analysis import ENGLISH
 from unified_memory.model.clock import SECOND
 from unified_memory.model.errors import (
     AlreadyExistsError,
@@ -21,6 +22,7 @@ from unified_memory.model.errors import (
     UnifiedMemoryError,
     VersionConflictError,
 )
+from unified_memory.model.found import SearchRequest, SearchResult
 from unified_memory.model.job import Job, JobState
 from unified_memory.model.memory import Memory
 from unified_memory.model.namespace import Namespace, NamespaceConfig, ancestors, contains, inherit
@@ -36,7 +38,7 @@ from unified_memory.model.query import (
     order_value,
     resolve,
 )
-from unified_memory.model.search import Description, Hit, SearchRequest
+from unified_memory.model.search import Description
 from unified_memory.model.session import Session, WithMemories
 from unified_memory.storage.base import (
     Access,
@@ -55,7 +57,7 @@ from unified_memory.storage.base import (
     Storage,
     TagUse,
 )
-from unified_memory.storage.inmemory.ranking import rank
+from unified_memory.storage.inmemory.ranking import Ranking
 from unified_memory.storage.inmemory.record import Record, derive, make_record
 
 T = TypeVar("T")
@@ -339,12 +341,22 @@ class InMemoryStorage(Storage):
         gone = [change for ref, change in self._gone.items() if ref not in known]
         return sorted((c for c in (*written, *gone) if c.seq > after), key=lambda change: change.seq)[:limit]
 
-    async def search(self, request: SearchRequest, now: int) -> list[Hit]:
+    async def search(self, request: SearchRequest, now: int) -> SearchResult:
         """See `Storage.search`."""
         selection = Selection(request.scopes, request.recursive, request.where)
         chosen = [self._records[memory.namespace, memory.key] for memory in self._selected(selection, now)]
-        hits = rank(request.terms, chosen)[request.offset : request.offset + request.limit]
-        return [structs.replace(hit, memory=copy.copy(hit.memory)) for hit in hits]
+        result = Ranking(request, chosen, list(self._records.values()), self._language, now).find()
+        for hit in result.hits:
+            hit.memory = copy.copy(hit.memory)
+        return result
+
+    def _language(self, namespace: str) -> str:
+        language = self._effective(namespace).language
+        return language if isinstance(language, str) else ENGLISH
+
+    async def refresh_index(self, limit: int) -> int:  # noqa: ARG002 - nothing is kept that could be old
+        """See `Storage.refresh_index`. Nothing ever waits: a search reads the words themselves."""
+        return 0
 
     async def index_entry(self, memory: Memory) -> tuple[str, list[str]]:
         """See `Storage.index_entry`. Raises MemoryNotFoundError where the memory is gone."""

@@ -7,12 +7,15 @@ from zlib import crc32
 
 import apsw
 
+from unified_memory.model.analysis import index_text
 from unified_memory.model.errors import UnifiedMemoryError
 from unified_memory.model.search import describe
 from unified_memory.storage.base import Problem, Progress
 from unified_memory.storage.sqlite.connection import Database, Tokenizer
+from unified_memory.storage.sqlite.languages import Languages
 from unified_memory.storage.sqlite.rows import RECORD, memory_of
-from unified_memory.storage.sqlite.transaction import Transaction, indexed, keywords_text, scope_tokens
+from unified_memory.storage.sqlite.scopes import scope_tokens
+from unified_memory.storage.sqlite.transaction import Transaction, keywords_text
 
 T = TypeVar("T")
 CHUNK = 200
@@ -76,6 +79,10 @@ def _look(connection: Database, progress: Progress | None) -> _Found:
     actual = _index_sums(connection, found)
     tags = _tag_sums(connection)
     tokenizer = connection.fts5_tokenizer("porter", ["unicode61", "remove_diacritics", "2"])
+    spoken = Languages().now(connection)
+    # What waits to be indexed again stands there as it was: in a language that may no longer be known.
+    waiting = {row[0] for row in connection.execute("SELECT memory_id FROM stale_text")}
+    found.again |= waiting
     done = 0
     for row in connection.execute(
         f"""SELECT {RECORD}, m.namespace_id, n.deleted_name, s.keywords, s.content_hash,
@@ -83,7 +90,10 @@ def _look(connection: Database, progress: Progress | None) -> _Found:
             FROM memories m LEFT JOIN namespaces n ON n.id = m.namespace_id LEFT JOIN search_index s ON s.memory_id = m.id
             ORDER BY m.id"""  # noqa: S608 - fixed columns
     ):
-        _check_memory(row, actual.pop(row[0], None), tags.pop(row[0], 0), tokenizer, found)
+        held = actual.pop(row[0], None)
+        name = row[1] if row[1] is not None else row[16]
+        language = None if row[0] in waiting or name is None else spoken.of(name)
+        _check_memory(row, held, tags.pop(row[0], 0), tokenizer, language, found)
         done += 1
         if progress is not None and done % PROGRESS_EVERY == 0:
             progress(done, total)
@@ -100,8 +110,14 @@ def _look(connection: Database, progress: Progress | None) -> _Found:
 
 
 def _check_memory(
-    row: tuple[Any, ...], index_sum: int | None, tag_sum: int, tokenizer: Tokenizer, found: _Found
+    row: tuple[Any, ...],
+    index_sum: int | None,
+    tag_sum: int,
+    tokenizer: Tokenizer,
+    language: str | None,
+    found: _Found,
 ) -> None:
+    """`language`: in which its words are indexed, None where it is not known."""
     number, name, deleted, keywords, digest, session = row[0], row[1], row[16], row[17], row[18], row[19]
     where = f"memory {number} ({name or deleted}: {row[2]})"
     if name is None and deleted is None:
@@ -114,9 +130,15 @@ def _check_memory(
     except (UnifiedMemoryError, ValueError) as error:
         found.say(where, f"The record is damaged: {error}", derived=False)
         return
-    # A deleted namespace keeps the tokens of its former name until it is purged.
-    columns = (indexed(told.text), indexed(told.title_text), scope_tokens(name or deleted))
-    indexed_alike = index_sum == _sum(_terms(tokenizer, columns))
+    indexed_alike = True
+    if language is not None:
+        # A deleted namespace keeps the tokens of its former name until it is purged.
+        columns = (
+            index_text(told.text, language),
+            index_text(told.title_text, language),
+            scope_tokens(name or deleted),
+        )
+        indexed_alike = index_sum == _sum(_terms(tokenizer, columns))
     if digest is not None and digest != told.content_hash and not indexed_alike and not found.text_broken:
         # Neither its hash nor its words are what was stored: it is the value that has changed, and no one knows from what.
         found.say(

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol, Self, cast
+from typing import Any, Literal, Protocol, Self, cast, overload
 
 import apsw
 
@@ -72,9 +72,20 @@ class Rows(Protocol):
 
 
 class Tokenizer(Protocol):
-    """Cuts UTF-8 text into (first byte, byte after the last, term)."""
+    """Cuts UTF-8 text into (first byte, byte after the last, term), or into terms alone."""
 
+    @overload
     def __call__(self, utf8: bytes, flags: int, locale: str | None) -> list[tuple[int, int, str]]: ...
+    @overload
+    def __call__(
+        self,
+        utf8: bytes,
+        flags: int,
+        locale: str | None,
+        *,
+        include_offsets: Literal[False],
+        include_colocated: Literal[False],
+    ) -> list[str]: ...
 
 
 class Database(Protocol):

@@ -9,6 +9,7 @@ Instants are integers: microseconds since the epoch, UTC. The mission's tables a
 - `memory_text` holds the inverted index alone, no text; rowid is the memory's id. `scope` has one token for the
   namespace and for each of its ancestors, so that a subtree is one term of the query.
 - `tombstones` keep the last version of deleted keys, and deletes in the commit order.
+- `stale_text` names memories whose words in the index are to be derived again, and the language in which they stand there.
 - `counters` has one row: the last id, the last place in the commit order, and `epoch`, which changes whenever a namespace
   is made, deleted, renamed or configured.
 """
@@ -146,6 +147,16 @@ CREATE TABLE schema_steps (number INTEGER PRIMARY KEY, name TEXT NOT NULL, appli
     (
         "what was created last in a namespace",
         "CREATE INDEX idx_memories_created ON memories(namespace_id, created_at);",
+    ),
+    (
+        "what is still indexed as it was: in another language, without the words of occurred_at, with Korean by whole words",
+        """
+CREATE TABLE stale_text (memory_id INTEGER PRIMARY KEY, language TEXT NOT NULL);
+CREATE INDEX idx_stale_text_language ON stale_text(language);
+INSERT INTO stale_text SELECT id, 'english' FROM memories
+    WHERE instr(metadata, '"occurred_at"') OR octet_length(key) <> length(key) OR octet_length(metadata) <> length(metadata)
+        OR octet_length(value_json) <> length(value_json) OR instr(value_json, '\\u');
+""",
     ),
 )
 VERSION = len(STEPS)

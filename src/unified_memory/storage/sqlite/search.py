@@ -1,128 +1,500 @@
-"""Ranked search over the inverted index."""
+"""Ranked search: the index proposes, the rules of `model.ranking` decide on the words of what it proposed."""
 
-import re
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import apsw
+import msgspec
+from msgspec import Struct
 
-from unified_memory.model.memory import Memory
-from unified_memory.model.search import Hit, SearchRequest, SearchTerms, Term, fold, names_of, snippet
+from unified_memory.model.analysis import ENGLISH, MARK, analyzer, index_text
+from unified_memory.model.dates import Day, day_at, day_of, named_days
+from unified_memory.model.found import Hit, SearchRequest, SearchResult
+from unified_memory.model.matching import Finder, fields_of, literal_spans
+from unified_memory.model.ranking import (
+    NEIGHBOURS,
+    REACH,
+    Body,
+    Candidate,
+    Needle,
+    PlainStems,
+    Query,
+    Scored,
+    Stems,
+    body_of,
+    order,
+)
+from unified_memory.model.search import SearchTerms, Term, fold, names_of, snippet, words
 from unified_memory.model.value import parse, text_of
-from unified_memory.storage.sqlite.connection import Database, Tokenizer
-from unified_memory.storage.sqlite.filters import condition, select_scope
+from unified_memory.storage.sqlite.connection import Database
+from unified_memory.storage.sqlite.filters import Binding, condition, select_scope
+from unified_memory.storage.sqlite.languages import Languages
 from unified_memory.storage.sqlite.rows import RECORD, memory_of
-from unified_memory.storage.sqlite.transaction import scope_token
+from unified_memory.storage.sqlite.scopes import scope_token
+from unified_memory.storage.sqlite.vocabulary import alternatives, holding, inside, known_near
 
-# Words in key, tags, title and author weigh twice; the scope weighs nothing.
+# Words in key, tags, title, author and date weigh twice; the scope weighs nothing.
 WEIGHTS = "1.0, 2.0, 0.0"
 MAX_SCOPE_TOKENS = 64
-_SHOWN_CHARS = 100_000
+# So many of what the index proposes are ranked by their own words; the neighbours of the first of them too.
+WINDOW = 32
+EXPANDED = 20
+EXPANSION = 2
+# Sessions up to this size are read at once, of longer ones what is near.
+WHOLE_SESSION = 256
+# The index looks through about so many entries for a query: its rarest words first, of the others only where there is room.
+# What is left out still counts for what was proposed.
+MAX_ENTRIES = 8_000
+# Of a word that is more frequent than that, the newest so many are looked at.
+MAX_NEWEST = 20_000
+# Longer values are not read to be ranked: the index tells which words they hold.
+READ_BYTES = 65_536
+_encode = msgspec.json.Encoder().encode
 
 
-# What SQLite can tell by itself, without calling into Python for each memory: plain ASCII text that does not hold the needle.
-# Accents and escapes hide what a text holds from it.
-_MAY_HOLD = " OR ".join(
-    f"instr(lower({text}), ?) OR octet_length({text}) <> length({text}) OR instr({text}, char(92))"
-    for text in ("m.key", "coalesce(m.metadata, '')", "m.value_json")
-)
+class EnglishStems:
+    """The index's own stems."""
+
+    def __init__(self, connection: Database) -> None:
+        # Those that SQLite brings along: `register` puts another in their place for the queries of a connection.
+        self.stemming = connection.fts5_tokenizer("porter", ["unicode61", "remove_diacritics", "2"])
+        self.plain = connection.fts5_tokenizer("unicode61", ["remove_diacritics", "2"])
+
+    def cut(self, text: str) -> Sequence[str]:
+        """See `Stems`."""
+        utf8 = index_text(text, ENGLISH).encode()
+        return self.stemming(utf8, apsw.FTS5_TOKENIZE_DOCUMENT, None, include_offsets=False, include_colocated=False)
+
+    def words(self, text: str) -> Sequence[str]:
+        """See `Stems`."""
+        utf8 = index_text(text, ENGLISH).encode()
+        return self.plain(utf8, apsw.FTS5_TOKENIZE_DOCUMENT, None, include_offsets=False, include_colocated=False)
+
+    def of(self, words: Sequence[str], raw: Sequence[str]) -> list[str]:  # noqa: ARG002 - English folds first
+        """See `Stems`."""
+        return [stem for word in words for stem in self.cut(word)]
 
 
-def find(connection: Database, request: SearchRequest, now: int) -> list[Hit]:
-    """The hits of a search, best first."""
-    scored = _by_words(connection, request, now) if request.terms.any else []
-    if not scored and not request.offset:
-        return _inside_words(connection, request, now)
-    if not scored and not _by_words(connection, _at_start(request), now):
-        return _inside_words(connection, request, now)
-    tokenizer = connection.fts5_tokenizer("porter", ["unicode61", "remove_diacritics", "2"])
-    matcher = _Matcher(tokenizer, request.terms.any)
-    return [_hit(matcher, memory, score) for memory, score in scored]
+_english: "WeakKeyDictionary[Database, EnglishStems]" = WeakKeyDictionary()
 
 
-def _at_start(request: SearchRequest) -> SearchRequest:
-    return SearchRequest(request.scopes, request.recursive, request.terms, request.where, 1)
+class Proposal(Struct):
+    """What the index proposes: a memory's row, its session, and the index's score (higher is better)."""
+
+    id: int
+    namespace_id: int
+    namespace: str
+    session_id: str | None
+    score: float
 
 
-def match_text(terms: SearchTerms, scopes: tuple[str, ...]) -> str:
-    """The index's query: every word is quoted, so nothing that a caller writes is syntax."""
-    text = "{body title} : (" + " OR ".join(_quoted(term) for term in terms.any) + ")"
-    if "" not in scopes and len(scopes) <= MAX_SCOPE_TOKENS:
-        text = "scope : (" + " OR ".join(f'"{scope_token(scope)}"' for scope in scopes) + ") AND " + text
-    if terms.none:
-        text = f"({text}) NOT {{body title}} : (" + " OR ".join(_quoted(term) for term in terms.none) + ")"
-    return text
+class _Search:
+    """One search on one connection."""
 
+    def __init__(self, connection: Database, request: SearchRequest, now: int, languages: Languages) -> None:
+        self.connection = connection
+        self.request = request
+        self.now = now
+        self.languages = languages.now(connection)
+        self.scope, self.scope_bound = select_scope(request.scopes, recursive=request.recursive)
+        where: tuple[str, list[Binding]] = ("1", []) if request.where is None else condition(request.where)
+        self.where, self.where_bound = where
+        # Some may still be indexed in the language that a namespace had before.
+        waiting = connection.execute("SELECT DISTINCT language FROM stale_text")
+        self.spoken = sorted(self.languages.within(request.scopes).union(row[0] for row in waiting))
+        self._needles: dict[str, Needle] = {}
+        self.terms = request.terms
+        self._days = named_days(self.terms.literal)
+        self._documents = connection.execute("SELECT total(memories) FROM namespaces").get
 
-def _quoted(term: Term) -> str:
-    return '"' + " ".join(term.words) + '"' + (" *" if term.prefix else "")
+    def needle(self, language: str) -> Needle:
+        """The terms, ready to be counted in texts of that language."""
+        needle = self._needles.get(language)
+        if needle is None:
+            told = analyzer(language)
+            stems: Stems = _english[self.connection] if language == ENGLISH else PlainStems(told, words)
+            needle = self._needles[language] = Needle(self.terms.any, self.terms.none, told, stems)
+        return needle
 
+    def find(self) -> SearchResult:
+        """The hits, best first, and which words were taken for others."""
+        corrected: dict[str, str] = {}
+        scored, tail = self._by_words() if self.request.fulltext else self._by_meaning()
+        if not scored and self.request.fulltext:
+            if hits := self._inside_words():
+                return SearchResult(hits)
+            corrected = self._correct()
+            if not corrected:
+                return SearchResult([])
+            scored, tail = self._by_words()
+        start, stop = self.request.offset, self.request.offset + self.request.limit
+        return SearchResult(self._hits([*scored, *tail][start:stop]), corrected)
 
-def _by_words(connection: Database, request: SearchRequest, now: int) -> list[tuple[Memory, float]]:
-    scope, scope_bound = select_scope(request.scopes, recursive=request.recursive)
-    where, where_bound = ("1", []) if request.where is None else condition(request.where)
-    wanted = request.offset + request.limit
-    match = match_text(request.terms, request.scopes)
-    # Candidates are ranked before they are looked up; where too many of them fall through the filter, more are taken.
-    take = wanted + 32 if request.where is None and request.recursive else -1
-    while True:
-        rows = connection.execute(
-            f"""WITH found AS MATERIALIZED (
-                    SELECT rowid AS id, bm25(memory_text, {WEIGHTS}) AS score FROM memory_text WHERE memory_text MATCH ?
-                    ORDER BY score, rowid DESC LIMIT ?)
-                SELECT {RECORD}, found.score, (SELECT count(*) FROM found)
-                FROM found JOIN memories m ON m.id = found.id JOIN namespaces n ON n.id = m.namespace_id
-                WHERE {scope} AND (m.expires_at IS NULL OR m.expires_at > ?) AND {where}
-                ORDER BY found.score, m.id DESC LIMIT ?""",  # noqa: S608 - fixed columns, conditions from the compiler
-            (match, take, *scope_bound, now, *where_bound, wanted),
-        ).fetchall()
-        if len(rows) >= wanted or take < 0 or not rows or rows[0][-1] < take:
-            break
-        take = -1 if take > 100 * wanted else take * 8
-    return [(memory_of(row), -row[-2]) for row in rows[request.offset :]]
+    # ---- by words
+    def _by_words(self) -> tuple[list[Scored], list[Scored]]:
+        """What was ranked by its own words, and behind it what the index alone has put in order."""
+        query = self._query()
+        near = self.request.near
+        wanted = max(self.request.offset + self.request.limit, WINDOW)
+        proposals = self._propose(query, wanted) if self.terms.any else []
+        meant = [] if near is None else self._eligible(near.nearest())
+        if not proposals and not meant:
+            return [], []
+        ranked = self._ranked(query, proposals[:WINDOW], meant)
+        known = {one.id for one in ranked} | {one.id for one in proposals[:WINDOW]}
+        rest = [p for p in proposals[WINDOW:] if p.id not in known]
+        if not rest:
+            return ranked, []
+        # Behind what was ranked: the index's order, its scores drawn below the last of those.
+        floor, best = (ranked[-1].score if ranked else 0.0), rest[0].score or 1.0
+        return ranked, [_listed(p, floor * min(1.0, p.score / best)) for p in rest]
 
+    def _by_meaning(self) -> tuple[list[Scored], list[Scored]]:
+        near = self.request.near
+        ranked = [] if near is None else self._ranked(self._query(), [], self._eligible(near.nearest()))
+        return ranked, []
 
-def _inside_words(connection: Database, request: SearchRequest, now: int) -> list[Hit]:
-    """Those that hold the query as it stands inside of words: read one by one, since no index serves it."""
-    needle = fold(request.terms.literal.rstrip("*") or request.terms.literal)
-    if not needle:
-        return []
-    scope, scope_bound = select_scope(request.scopes, recursive=request.recursive)
-    where, where_bound = ("1", []) if request.where is None else condition(request.where)
-    rows = connection.execute(
-        f"""SELECT {RECORD} FROM memories m JOIN namespaces n ON n.id = m.namespace_id
-            WHERE {scope} AND (m.expires_at IS NULL OR m.expires_at > ?) AND {where}
-              AND CASE WHEN {_MAY_HOLD} THEN holds(?, m.key, m.metadata, m.value_json) ELSE 0 END
-            ORDER BY m.id DESC LIMIT ? OFFSET ?""",  # noqa: S608 - fixed columns, conditions from the compiler
-        (*scope_bound, now, *where_bound, *[needle] * 4, request.limit, request.offset),
-    )
-    pattern = re.compile(re.escape(needle))
-    hits = []
-    for row in rows:
+    def _ranked(self, query: Query, proposals: list[Proposal], meant: list[Proposal]) -> list[Scored]:
+        candidates = self._candidates(proposals, meant)
+        near = self.request.near
+        cosines = None if near is None else near.cosines([one.id for one in candidates])
+        return order(query, candidates, self.request.rank, self.now, cosines, fulltext=self.request.fulltext)
+
+    def _query(self) -> Query:
+        """The terms with how many memories hold each."""
+        terms = self.terms.any
+        held = [0.0] * len(terms)
+        stems: list[frozenset[str]] = [frozenset()] * len(terms)
+        for language in self.spoken:
+            for i, runs in enumerate(self.needle(language).alternatives[: len(terms)]):
+                held[i] += sum(holding(self.connection, run, language, prefix=terms[i].prefix) for run in runs)
+                stems[i] |= {stem for run in runs for stem in run}
+        return Query(terms, stems, held, self._documents, self._days)
+
+    def _propose(self, query: Query, wanted: int) -> list[Proposal]:
+        chosen, bounded = self._affordable(query)
+        newest = -1 if not bounded or self.request.where is not None else MAX_NEWEST
+        match = self._match([self.terms.any[i] for i in chosen])
+        found = self._rows(match, wanted, newest)
+        if bounded and len(self.terms.any) > 1:
+            # Each word alone is too frequent; those that hold the two rarest together may be older than the newest.
+            rarest = sorted(range(len(self.terms.any)), key=lambda i: query.holding[i])[:2]
+            match = self._match([self.terms.any[i] for i in rarest], together=True)
+            merged = {one.id: one for one in (*found, *self._rows(match, wanted, newest))}
+            found = sorted(merged.values(), key=lambda one: (-one.score, -one.id))
+        return found
+
+    def _affordable(self, query: Query) -> tuple[list[int], bool]:
+        """The terms to propose by, and whether even the rarest of them is in too many memories."""
+        share = self._share()
+        by_rarity = sorted(range(len(query.holding)), key=lambda i: query.holding[i])
+        chosen: list[int] = []
+        entries = 0.0
+        for i in by_rarity:
+            entries += query.holding[i] * share
+            if chosen and entries > MAX_ENTRIES:
+                break
+            chosen.append(i)
+        return sorted(chosen), query.holding[by_rarity[0]] * share > MAX_NEWEST
+
+    def _share(self) -> float:
+        """How much of everything lies in the scopes."""
+        if "" in self.request.scopes or not self._documents or len(self.request.scopes) > MAX_SCOPE_TOKENS:
+            return 1.0
+        # The index knows subtrees only.
+        scope, bound = select_scope(self.request.scopes, recursive=True)
+        inside_them = self.connection.execute(f"SELECT total(n.memories) FROM namespaces n WHERE {scope}", bound).get  # noqa: S608
+        return float(inside_them / self._documents)
+
+    def _match(self, terms: Sequence[Term], *, together: bool = False) -> str:
+        """The index's query: every word is quoted, so nothing that a caller writes is syntax."""
+        joined = (" AND " if together else " OR ").join(f"({self._either(term)})" for term in terms)
+        text = f"{{body title}} : ({joined})"
+        if scope := self._scope_match():
+            text = f"{scope} AND {text}"
+        if self.terms.none:
+            banned = " OR ".join(self._either(term) for term in self.terms.none)
+            text = f"({text}) NOT {{body title}} : ({banned})"
+        return text
+
+    def _either(self, term: Term) -> str:
+        """The index's query for a term, in whatever language it stands there."""
+        told: dict[str, None] = {}
+        for language in self.spoken:
+            told.update(dict.fromkeys(alternatives(term, language)))
+        return " OR ".join(told)
+
+    def _scope_match(self) -> str:
+        scopes = self.request.scopes
+        if "" in scopes or len(scopes) > MAX_SCOPE_TOKENS:
+            return ""
+        return "scope : (" + " OR ".join(f'"{scope_token(scope)}"' for scope in scopes) + ")"
+
+    def _rows(self, match: str, wanted: int, newest: int) -> list[Proposal]:
+        # Candidates are ranked before they are looked up; where too many of them fall through the filter, more are taken.
+        take = wanted + 32 if self.request.where is None and self.request.recursive else -1
+        while True:
+            rows = self.connection.execute(
+                f"""WITH found AS MATERIALIZED (
+                        SELECT id, score FROM (
+                            SELECT rowid AS id, bm25(memory_text, {WEIGHTS}) AS score FROM memory_text
+                            WHERE memory_text MATCH ? ORDER BY rowid DESC LIMIT ?)
+                        ORDER BY score, id DESC LIMIT ?)
+                    SELECT m.id, m.namespace_id, n.name, m.session_id, -found.score, (SELECT count(*) FROM found)
+                    FROM found JOIN memories m ON m.id = found.id JOIN namespaces n ON n.id = m.namespace_id
+                    WHERE {self.scope} AND (m.expires_at IS NULL OR m.expires_at > ?) AND {self.where}
+                    ORDER BY found.score, m.id DESC LIMIT ?""",  # noqa: S608 - fixed columns, conditions from the compiler
+                (match, newest, take, *self.scope_bound, self.now, *self.where_bound, wanted),
+            ).fetchall()
+            if len(rows) >= wanted or take < 0 or not rows or rows[0][-1] < take:
+                return [Proposal(*row[:-1]) for row in rows]
+            take = -1 if take > 100 * wanted else take * 8
+
+    def _eligible(self, ids: Iterable[int]) -> list[Proposal]:
+        """Those of the memories that are visible, in scope, and meet the filter, in the order of the ids."""
+        asked = list(ids)
+        rows = self.connection.execute(
+            f"""SELECT m.id, m.namespace_id, n.name, m.session_id, 0.0 FROM json_each(?) AS j
+                CROSS JOIN memories m ON m.id = j.value JOIN namespaces n ON n.id = m.namespace_id
+                WHERE {self.scope} AND (m.expires_at IS NULL OR m.expires_at > ?) AND {self.where} ORDER BY j.key""",  # noqa: S608
+            (_encode(asked).decode(), *self.scope_bound, self.now, *self.where_bound),
+        )
+        return [Proposal(*row) for row in rows]
+
+    # ---- the candidates' own words
+    def _candidates(self, proposals: list[Proposal], meant: list[Proposal]) -> list[Candidate]:
+        base: dict[int, float | None] = {one.id: one.score for one in proposals}
+        places = {one.id: one for one in (*proposals, *meant)}
+        around, expanded = self._neighbourhood([*proposals, *meant])
+        for one in meant:
+            base.setdefault(one.id, None)
+        if any(term.plain for term in self.terms.any) and self.request.fulltext:
+            more = [number for number in expanded if number not in base]
+            if more and self.request.where is not None:
+                more = [one.id for one in self._eligible(more)]
+            for number in more:
+                base[number] = None
+                places[number] = places[expanded[number]]
+        needed = set(base).union(*(neighbours.values() for number, neighbours in around.items() if number in base))
+        rows = self._read(needed, places, around)
+        candidates = []
+        for number, score in base.items():
+            if number in rows:
+                row, body = rows[number]
+                nearby = [(d, rows[other][1]) for d, other in around.get(number, {}).items() if other in rows]
+                candidate = self._candidate(row, body, places[number].namespace, score, nearby)
+                if candidate is not None:
+                    candidates.append(candidate)
+        return candidates
+
+    def _neighbourhood(self, proposals: list[Proposal]) -> tuple[dict[int, dict[int, int]], dict[int, int]]:
+        """By memory, its neighbours by distance (1: right before it, -1: right behind it); and which memories stand beside
+        the first proposals, each with the proposal beside which it stands.
+        """
+        around: dict[int, dict[int, int]] = {}
+        expanded: dict[int, int] = {}
+        sessions: dict[tuple[int, str], list[int]] = {}
+        for place, one in enumerate(proposals):
+            if one.session_id is None:
+                continue
+            session = (one.namespace_id, one.session_id)
+            if session not in sessions:
+                sessions[session] = self._session(session)
+            line = sessions[session]
+            if len(line) > WHOLE_SESSION:
+                line = self._part_of_session(session, one.id)
+            at = bisect_left(line, one.id)
+            around[one.id] = _beside(line, at)
+            expand = EXPANSION if place < EXPANDED else 0
+            for other in range(max(0, at - expand), min(len(line), at + expand + 1)):
+                number = line[other]
+                expanded.setdefault(number, one.id)
+                if number not in around:
+                    around[number] = _beside(line, other)
+        return around, expanded
+
+    def _session(self, session: tuple[int, str]) -> list[int]:
+        """The ids of a session in order, one more than WHOLE_SESSION of a longer one."""
+        ids = "SELECT id FROM memories WHERE namespace_id = ? AND session_id = ? ORDER BY id LIMIT ?"
+        return [row[0] for row in self.connection.execute(ids, (*session, WHOLE_SESSION + 1))]
+
+    def _part_of_session(self, session: tuple[int, str], number: int) -> list[int]:
+        """The ids of a session near to one of them, in order."""
+        side = "SELECT id FROM memories WHERE namespace_id = ? AND session_id = ? AND id"
+        bound = (*session, number, REACH + EXPANSION)
+        before = [row[0] for row in self.connection.execute(f"{side} < ? ORDER BY id DESC LIMIT ?", bound)]
+        behind = [row[0] for row in self.connection.execute(f"{side} > ? ORDER BY id LIMIT ?", bound)]
+        return [*reversed(before), number, *behind]
+
+    def _read(
+        self, needed: set[int], places: dict[int, Proposal], around: dict[int, dict[int, int]]
+    ) -> dict[int, tuple[tuple[Any, ...], Body]]:
+        """By memory, the row of what is visible of these, and what counts of its value."""
+        # A neighbour lies in the namespace of the memory beside which it stands.
+        spoken = {number: self.languages.of(one.namespace) for number, one in places.items()}
+        for number, neighbours in around.items():
+            if number in spoken:
+                for other in neighbours.values():
+                    spoken.setdefault(other, spoken[number])
+        found = {}
+        for row in self.connection.execute(
+            f"""SELECT m.id, m.key, CAST(m.metadata AS BLOB), m.importance, m.created_at, m.updated_at,
+                octet_length(m.value_json),
+                CASE WHEN octet_length(m.value_json) <= {READ_BYTES} THEN CAST(m.value_json AS BLOB) END
+                FROM json_each(?) AS j CROSS JOIN memories m ON m.id = j.value
+                WHERE m.expires_at IS NULL OR m.expires_at > ?""",  # noqa: S608 - a fixed number
+            (_encode(sorted(needed)).decode(), self.now),
+        ):
+            needle = self.needle(spoken[row[0]])
+            body = self._told_by_index(row[0], row[6]) if row[7] is None else body_of(text_of(parse(row[7])), needle)
+            found[row[0]] = (row, body)
+        return found
+
+    def _told_by_index(self, number: int, size: int) -> Body:
+        """What counts of a long value: each term once, if the index has it there."""
+        counts = []
+        for term in (*self.terms.any, *self.terms.none):
+            match = f"body : ({self._either(term)})"
+            held = "SELECT 1 FROM memory_text WHERE memory_text MATCH ? AND rowid = ?"
+            counts.append(1 if self.connection.execute(held, (match, number)).get else 0)
+        # About six bytes a word, as in most prose.
+        return Body(counts, size // 6)
+
+    def _candidate(
+        self, row: tuple[Any, ...], body: Body, namespace: str, base: float | None, around: list[tuple[int, Body]]
+    ) -> Candidate | None:
+        """The candidate, None where it holds what must not occur."""
+        number, key, metadata, importance, created_at, updated_at = row[:6]
+        needle = self.needle(self.languages.of(namespace))
+        authors: frozenset[str] = frozenset()
+        day: Day | None = None
+        text = key
+        if metadata is not None:
+            named = names_of(metadata)
+            text = named.text(key)
+            authors = needle.author(named.author) if named.author else authors
+            day = day_of(named.occurred_at) if self._days and named.occurred_at else None
+        if self._days and day is None:
+            day = day_at(created_at)
+        names, length = needle.count(text)
+        for i in range(len(self.terms.any), len(names)):
+            if names[i] or body.counts[i]:
+                return None
+        return Candidate(number, body, names, length, authors, importance, updated_at, day, base, around)
+
+    # ---- what is shown
+    def _hits(self, page: list[Scored]) -> list[Hit]:
+        found = {
+            row[0]: memory_of(row)
+            for row in self.connection.execute(
+                f"""SELECT {RECORD} FROM json_each(?) AS j CROSS JOIN memories m ON m.id = j.value
+                    JOIN namespaces n ON n.id = m.namespace_id""",  # noqa: S608 - fixed columns
+                (_encode([one.id for one in page]).decode(),),
+            )
+        }
+        finders: dict[str, Finder] = {}
+        hits = []
+        for one in page:
+            memory = found[one.id]
+            language = self.languages.of(memory.namespace)
+            finder = finders.get(language)
+            if finder is None:
+                finder = finders[language] = Finder(self.terms.any, analyzer(language))
+            hits.append(finder.hit(memory, one))
+        return hits
+
+    # ---- where no word is held
+    def _inside_words(self) -> list[Hit]:
+        """Those that hold the query as it stands inside of words."""
+        literal = self.terms.literal.rstrip("*") or self.terms.literal
+        needle = fold(literal)
+        if not needle:
+            return []
+        narrowed, bound = inside(self.connection, literal, needle, self._scope_match())
+        rows = self.connection.execute(
+            f"""SELECT {RECORD} FROM memories m JOIN namespaces n ON n.id = m.namespace_id
+                WHERE {narrowed} AND {self.scope} AND (m.expires_at IS NULL OR m.expires_at > ?) AND {self.where}
+                  AND holds(?, m.key, m.metadata, m.value_json)
+                ORDER BY m.id DESC LIMIT ? OFFSET ?""",  # noqa: S608 - fixed columns, conditions from the compiler
+            (*bound, *self.scope_bound, self.now, *self.where_bound, needle, self.request.limit, self.request.offset),
+        )
+        hits = []
+        for row in rows:
+            memory = memory_of(row)
+            text = text_of(memory.parsed())
+            fields = {"value": text, **fields_of(memory)}
+            matched = [name for name, part in fields.items() if needle in fold(part)]
+            hits.append(Hit(memory, 0.0, matched, snippet(text, literal_spans(needle, text))))
+        return hits
+
+    def _correct(self) -> dict[str, str]:
+        """Takes the nearest known words for those that nothing holds, and tells which; empty where there are none."""
+        corrected: dict[str, str] = {}
+        terms = []
+        for term in self.terms.any:
+            near = self._nearest(term.words[0]) if term.plain else None
+            if near is not None:
+                corrected[term.words[0]] = near
+            terms.append(term if near is None else Term((near,), raw=(near,)))
+        self.terms = SearchTerms(tuple(terms), self.terms.none, self.terms.literal)
+        self._needles.clear()
+        return corrected
+
+    def _nearest(self, word: str) -> str | None:
+        """The word nearest to this one among those that the caller may see, as it stands there."""
+        for language in self.spoken:
+            for stem in known_near(self.connection, word, language):
+                if (shown := self._visible_word(stem, language)) is not None and shown != word:
+                    return shown
+        return None
+
+    def _visible_word(self, stem: str, language: str) -> str | None:
+        """A word of that stem in a memory that the caller may see."""
+        match = f'{{body title}} : ("{stem if language == ENGLISH else stem + MARK}")'
+        scope = self._scope_match()
+        row = self.connection.execute(
+            f"""SELECT {RECORD} FROM memory_text CROSS JOIN memories m ON m.id = memory_text.rowid
+                JOIN namespaces n ON n.id = m.namespace_id
+                WHERE memory_text MATCH ? AND {self.scope} AND (m.expires_at IS NULL OR m.expires_at > ?) LIMIT 1""",  # noqa: S608
+            (f"{scope} AND {match}" if scope else match, *self.scope_bound, self.now),
+        ).fetchone()
+        if row is None:
+            return None
         memory = memory_of(row)
-        text = text_of(memory.parsed())
-        spans = _folded_spans(pattern, text)
-        fields = {"value": fold(text)} | {name: fold(part) for name, part in _title_fields(memory).items()}
-        hits.append(Hit(memory, 0.0, [name for name, part in fields.items() if needle in part], snippet(text, spans)))
-    return hits
+        told = analyzer(language)
+        for text in (*fields_of(memory).values(), text_of(memory.parsed())):
+            for word in words(text):
+                if word == stem or told.stems((word,)) == [stem]:
+                    return word
+        return None
+
+
+def find(connection: Database, request: SearchRequest, now: int, languages: Languages) -> SearchResult:
+    """The hits of a search, best first."""
+    return _Search(connection, request, now, languages).find()
 
 
 def register(connection: Database) -> None:
     """Teaches a reading connection what searches need, before it first looks at the index.
 
-    `holds(needle, key, metadata, value)`: whether the folded needle stands in any of the texts. And a tokenizer that
-    takes the place of the built-in one in queries: of a word that may go on (deploy*) it gives beside the stem the
-    word itself, since the stems of longer words begin with that (deployment -> deploy, but deploy -> deploi).
+    `holds(needle, key, metadata, value)`: whether the folded needle stands in any of the texts. A view of the index's terms.
+    And a tokenizer that takes the place of the built-in one in queries: of a word that may go on (deploy*) it gives beside
+    the stem the word itself, since the stems of longer words begin with that (deployment -> deploy, but deploy -> deploi).
     """
     connection.create_scalar_function("holds", _holds, 4, deterministic=True)
-    stemming = connection.fts5_tokenizer("porter", ["unicode61", "remove_diacritics", "2"])
-    plain = connection.fts5_tokenizer("unicode61", ["remove_diacritics", "2"])
+    connection.execute("PRAGMA query_only = OFF")
+    connection.execute("CREATE VIRTUAL TABLE temp.known_terms USING fts5vocab(main, memory_text, row)")
+    connection.execute("PRAGMA query_only = ON")
+    stems = _english[connection] = EnglishStems(connection)
 
     def tokenize(utf8: bytes, flags: int, locale: str | None) -> list[tuple[Any, ...]]:
-        stems = stemming(utf8, apsw.FTS5_TOKENIZE_DOCUMENT, locale)
+        stemmed = stems.stemming(utf8, apsw.FTS5_TOKENIZE_DOCUMENT, locale)
         if not flags & apsw.FTS5_TOKENIZE_PREFIX:
-            return stems
-        raw = plain(utf8, apsw.FTS5_TOKENIZE_DOCUMENT, locale)
-        return [(a[0], a[1], *dict.fromkeys((a[2], b[2]))) for a, b in zip(stems, raw, strict=True)]
+            return stemmed
+        raw = stems.plain(utf8, apsw.FTS5_TOKENIZE_DOCUMENT, locale)
+        return [(a[0], a[1], *dict.fromkeys((a[2], b[2]))) for a, b in zip(stemmed, raw, strict=True)]
 
     connection.register_fts5_tokenizer("porter", lambda _connection, _arguments: tokenize)
 
@@ -138,74 +510,10 @@ def _holds(needle: str, key: str, metadata: str | None, value: str) -> bool:
     return ("\\" in value or needle in fold(value)) and needle in fold(text_of(parse(value.encode())))
 
 
-def _title_fields(memory: Memory) -> dict[str, str]:
-    named = names_of(memory.attributes)
-    return {"key": memory.key, "tags": "\n".join(named.tags), "title": named.title or "", "author": named.author or ""}
+def _beside(line: list[int], at: int) -> dict[int, int]:
+    """The neighbours of the memory at that place of a session, by distance."""
+    return {d: line[at - d] for d in NEIGHBOURS if 0 <= at - d < len(line)}
 
 
-def _folded_spans(pattern: re.Pattern[str], text: str) -> list[tuple[int, int]]:
-    """Where the pattern stands in the folded text, as offsets into the text as it is."""
-    shown = text[:_SHOWN_CHARS]
-    if shown.isascii():
-        return [m.span() for m in pattern.finditer(shown.lower())]
-    folded = [fold(c) for c in shown]
-    place = [i for i, part in enumerate(folded) for _ in part]
-    return [(place[m.start()], place[m.end() - 1] + 1) for m in pattern.finditer("".join(folded))]
-
-
-class _Matcher:
-    """Finds the terms of a query in a text, with the index's own tokenizer."""
-
-    def __init__(self, tokenizer: Tokenizer, terms: tuple[Term, ...]) -> None:
-        self._tokenizer = tokenizer
-        self._singles: set[str] = set()
-        self._phrases: list[tuple[tuple[str, ...], str | None]] = []
-        self._unspaced: list[re.Pattern[str]] = []
-        for term in terms:
-            stems = tuple(token[2] for token in self._tokens(" ".join(term.words)))
-            if len(stems) == 1 and not term.prefix:
-                self._singles.add(stems[0])
-            elif stems:
-                self._phrases.append((stems, term.words[-1] if term.prefix else None))
-            if not (joined := "".join(term.words)).isascii():
-                # A run of an unspaced script is one token of the text, and many of the index.
-                self._unspaced.append(re.compile(re.escape(joined)))
-
-    def _tokens(self, text: str) -> list[tuple[int, int, str]]:
-        return self._tokenizer(text.encode(), apsw.FTS5_TOKENIZE_DOCUMENT, None)
-
-    def spans(self, text: str) -> list[tuple[int, int]]:
-        """Where the terms stand in the beginning of the text, as character offsets, in order."""
-        shown = text[:_SHOWN_CHARS]
-        tokens = self._tokens(shown)
-        singles = self._singles
-        spans = [(start, end) for start, end, stem in tokens if stem in singles]
-        raw = shown.encode() if self._phrases or not shown.isascii() else b""
-        for stems, prefix in self._phrases:
-            spans += _phrase_spans(tokens, stems, prefix, raw)
-        if not shown.isascii():
-            spans = [(len(raw[:a].decode()), len(raw[:b].decode())) for a, b in spans]
-            for pattern in self._unspaced:
-                spans += _folded_spans(pattern, shown)
-        return sorted(spans)
-
-
-def _phrase_spans(
-    tokens: list[tuple[int, int, str]], stems: tuple[str, ...], prefix: str | None, raw: bytes
-) -> list[tuple[int, int]]:
-    spans = []
-    for i in range(len(tokens) - len(stems) + 1):
-        run = tokens[i : i + len(stems)]
-        if all(t[2] == s for t, s in zip(run[:-1], stems[:-1], strict=True)):
-            start, end, last = run[-1]
-            if last == stems[-1] or (prefix and fold(raw[start:end].decode()).startswith(prefix)):
-                spans.append((run[0][0], end))
-    return spans
-
-
-def _hit(matcher: _Matcher, memory: Memory, score: float) -> Hit:
-    text = text_of(memory.parsed())
-    spans = matcher.spans(text)
-    matched = ["value"] if spans else []
-    matched += [name for name, part in _title_fields(memory).items() if part and matcher.spans(part)]
-    return Hit(memory, score, matched, snippet(text, spans))
+def _listed(proposal: Proposal, score: float) -> Scored:
+    return Scored(proposal.id, score, score, [], 0.0)

@@ -13,11 +13,11 @@ import msgspec
 
 from unified_memory.model.clock import Clock, SystemClock
 from unified_memory.model.errors import MemoryNotFoundError, StorageError
+from unified_memory.model.found import SearchRequest, SearchResult
 from unified_memory.model.job import Job, JobState
 from unified_memory.model.memory import Memory
 from unified_memory.model.namespace import Namespace, NamespaceConfig, contains, inherit
 from unified_memory.model.query import Field, Page, Scalar, Selection
-from unified_memory.model.search import Hit, SearchRequest
 from unified_memory.model.session import Session, WithMemories
 from unified_memory.storage.base import (
     Access,
@@ -45,6 +45,7 @@ from unified_memory.storage.sqlite.connection import (
     translate,
 )
 from unified_memory.storage.sqlite.filters import Binding, condition, group_expression, order_terms, select_scope
+from unified_memory.storage.sqlite.languages import Languages
 from unified_memory.storage.sqlite.rows import GET, JOB, RECORD, SESSION, job_of, memory_of, session_of
 from unified_memory.storage.sqlite.transaction import Transaction
 from unified_memory.storage.sqlite.writer import Writer
@@ -79,6 +80,7 @@ class SQLiteStorage(Storage):
         self._readers = readers
         self._program = program
         self._clock = clock or SystemClock()
+        self._languages = Languages()
         self._point: Database | None = None
         self._writer: Writer | None = None
         self._pool: ThreadPoolExecutor | None = None
@@ -232,10 +234,16 @@ class SQLiteStorage(Storage):
             ]
         )
 
-    async def search(self, request: SearchRequest, now: int) -> list[Hit]:
+    async def search(self, request: SearchRequest, now: int) -> SearchResult:
         if not request.scopes:
-            return []
-        return await self._read(lambda connection: search.find(connection, request, now))
+            return SearchResult([])
+        return await self._read(lambda connection: search.find(connection, request, now, self._languages))
+
+    async def refresh_index(self, limit: int) -> int:
+        waiting = self._read_point("SELECT EXISTS (SELECT 1 FROM stale_text)")
+        if waiting is None or not waiting[0]:
+            return 0
+        return await self._write.do(lambda tx: tx.refresh(limit))
 
     async def index_entry(self, memory: Memory) -> tuple[str, list[str]]:
         with storage_errors():

@@ -1,13 +1,12 @@
 """What is done inside one transaction of the writer: edits of memories, and the book-keeping that goes with them."""
 
-import hashlib
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
 
+from unified_memory.model.analysis import ENGLISH, index_text
 from unified_memory.model.clock import SECOND
 from unified_memory.model.errors import (
     AlreadyExistsError,
@@ -25,7 +24,7 @@ from unified_memory.model.errors import (
 )
 from unified_memory.model.memory import NO_ATTRIBUTES, Memory
 from unified_memory.model.namespace import NamespaceConfig, ancestors, contains, inherit
-from unified_memory.model.search import describe, fold, spaced
+from unified_memory.model.search import describe
 from unified_memory.model.session import Session, WithMemories
 from unified_memory.storage.base import Access, Draft, Edit, Idempotency, Keep, Outcome, Remove, Replayed
 from unified_memory.storage.sqlite.connection import Database
@@ -43,6 +42,7 @@ from unified_memory.storage.sqlite.rows import (
     session_of,
 )
 from unified_memory.storage.sqlite.schema import MEMORY_TEXT, VERSION
+from unified_memory.storage.sqlite.scopes import scope_tokens
 
 _config = msgspec.json.Decoder(NamespaceConfig)
 _encode = msgspec.json.Encoder().encode
@@ -52,17 +52,6 @@ VACUUM_PAGES = 1000
 REBUILD_FLUSH = 500
 MAX_KNOWN_TAGS = 10_000
 BURY = "INSERT OR REPLACE INTO tombstones VALUES (?, ?, ?, ?, ?, ?, ?)"
-
-
-@lru_cache(maxsize=4096)
-def scope_tokens(namespace: str) -> str:
-    """The index's tokens of a namespace and all above it."""
-    return " ".join(scope_token(name) for name in ancestors(namespace))
-
-
-def scope_token(namespace: str) -> str:
-    """A word of digits, which no stemmer changes, for a namespace: 48 bits of its hash. What it finds is checked by name."""
-    return "n" + str(int.from_bytes(hashlib.blake2b(namespace.encode(), digest_size=6).digest(), "big"))
 
 
 class Place(Struct):
@@ -76,6 +65,11 @@ class Place(Struct):
     floor: int
     config: NamespaceConfig
     limits: list[tuple[str, int | None, int | None]]
+
+    @property
+    def language(self) -> str:
+        """The language of its memories."""
+        return self.config.language if isinstance(self.config.language, str) else ENGLISH
 
 
 class Mark(NamedTuple):
@@ -379,8 +373,8 @@ class Transaction:
             number,
             keywords_text(draft.keywords),
             draft.content_hash,
-            indexed(draft.text),
-            indexed(draft.title_text),
+            index_text(draft.text, place.language),
+            index_text(draft.title_text, place.language),
             scope_tokens(place.name),
         )
         if draft.session_id is not None:
@@ -399,12 +393,13 @@ class Transaction:
         """Derives what the index holds of a memory again."""
         memory = self._by_id(number)
         told = describe(memory.key, memory.attributes, memory.parsed())
+        language = self.place(memory.namespace).language
         self._pending.index(
             number,
             keywords_text(told.keywords),
             told.content_hash,
-            indexed(told.text),
-            indexed(told.title_text),
+            index_text(told.text, language),
+            index_text(told.title_text, language),
             scope_tokens(memory.namespace),
         )
 
@@ -419,6 +414,16 @@ class Transaction:
         for (number,) in there:
             self.reindex(number)
             self._retag(number, (), self._by_id(number).tags)
+
+    def refresh(self, limit: int) -> int:
+        """Indexes memories again that are indexed as they were; how many are left."""
+        self.settle()
+        numbers = self.connection.execute("SELECT memory_id FROM stale_text LIMIT ?", (limit,)).fetchall()
+        for (number,) in numbers:
+            if self.connection.execute("SELECT 1 FROM memories WHERE id = ?", (number,)).get:
+                self.reindex(number)
+        self.connection.executemany("DELETE FROM stale_text WHERE memory_id = ?", numbers)
+        return int(self.connection.execute("SELECT count(*) FROM stale_text").get)
 
     def rebuild(self) -> None:
         """Makes the full-text index anew, of everything."""
@@ -582,10 +587,18 @@ class Transaction:
             if have >= limit:
                 raise QuotaExceededError("", "MAX_NAMESPACE_COUNT", limit)
         self.found(place, now)
+        scope, bound = select_scope((name,), recursive=True)
+        below = self.connection.execute(f"SELECT n.id, n.name FROM namespaces n WHERE {scope}", bound).fetchall()  # noqa: S608
+        spoken = {number: self.place(one).language for number, one in below}
         self.connection.execute(
             "UPDATE namespaces SET config = ?, explicit = 1 WHERE id = ?", (_encode(config).decode(), place.id)
         )
         self._changed_namespaces()
+        changed = [(spoken[number], number) for number, one in below if self.place(one).language != spoken[number]]
+        # Where a memory waits already, what stands in the index is older still.
+        self.connection.executemany(
+            "INSERT OR IGNORE INTO stale_text SELECT id, ? FROM memories WHERE namespace_id = ?", changed
+        )
 
     def delete_namespace(self, name: str, now: int, *, recursive: bool) -> list[int]:
         """Takes the names away; what they held is no longer reachable."""
@@ -665,6 +678,9 @@ class Transaction:
                 "UPDATE namespaces SET config = ?, explicit = ?, created_at = ? WHERE id = ?",
                 (config, explicit, created_at, goal.id),
             )
+            # Its settings hold for what moves there.
+            self._places.clear()
+            goal = self.place(new_name)
             self.connection.execute(
                 "UPDATE sessions SET namespace_id = ? WHERE namespace_id = ?", (goal.id, namespace_id)
             )
@@ -790,11 +806,6 @@ def _from_outside(goal: Place, source: str, target: str) -> list[tuple[str, int 
 def keywords_text(keywords: tuple[str, ...]) -> str:
     """Keywords as they are kept: a JSON array."""
     return _encode(keywords).decode()
-
-
-def indexed(text: str) -> str:
-    """A text as the index sees it."""
-    return text if text.isascii() else spaced(fold(text))
 
 
 class _Tags(Struct):

@@ -1,0 +1,34 @@
+"""Typing errors: how many of them lie between two words."""
+
+# From so many letters on a word may have one error, and two.
+ONE_FROM = 4
+TWO_FROM = 8
+
+
+def reach(word: str) -> int:
+    """How many typing errors a word may have: none in short ones and in numbers, two in long ones."""
+    if len(word) < ONE_FROM or any(char.isdigit() for char in word):
+        return 0
+    return 1 if len(word) < TWO_FROM else 2
+
+
+def distance(one: str, other: str, most: int) -> int:
+    """How many letters must be put in, left out, replaced or changed with their neighbour to make one word of the other.
+
+    `most` + 1 where it is more than `most`. Optimal string alignment (Damerau 1964; Boytsov 2011).
+    """
+    if abs(len(one) - len(other)) > most:
+        return most + 1
+    before: list[int] = []
+    row = list(range(len(other) + 1))
+    for i, a in enumerate(one, 1):
+        above, row = row, [i]
+        for j, b in enumerate(other, 1):
+            least = min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (a != b))
+            if i > 1 and j > 1 and a == other[j - 2] and one[i - 2] == b:
+                least = min(least, before[j - 2] + 1)
+            row.append(least)
+        if min(row) > most:
+            return most + 1
+        before = above
+    return min(row[-1], most + 1)
