@@ -245,7 +245,7 @@ async def ask(search: Search, layout: Layout, texts: Texts, count: int, progress
 
 def _through_service(service: Service) -> Search:
     async def search(query: SearchQuery) -> list[str]:
-        found = await service.memories.search(ANONYMOUS, query)
+        found = await service.searching.search(ANONYMOUS, query)
         return [hit.memory.key for hit in found.hits]
 
     return search

@@ -23,7 +23,10 @@ class App:
             local=settings.local,
         )
         self._worker = Worker(
-            service, cleanup_seconds=settings.ttl_cleanup_interval, flush_seconds=settings.access_flush_interval
+            service,
+            cleanup_seconds=settings.ttl_cleanup_interval,
+            flush_seconds=settings.access_flush_interval,
+            embed=True,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -20,6 +20,18 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _YES = {"1", "true", "yes", "on"}
 _NO = {"0", "false", "no", "off"}
+SEMANTIC = ("off", "auto", "on")
+
+
+class Secret(Struct, frozen=True):
+    """What must not be shown: only `value` tells it."""
+
+    value: str = ""
+
+    def __str__(self) -> str:
+        return "***" if self.value else ""
+
+    __repr__ = __str__
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -46,6 +58,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     cpu_limit: float = 0.0
     tools: str = "unified"
     instructions: Path | None = None
+    semantic: str = "auto"
+    semantic_model: str = ""
+    semantic_key: Secret = Secret()
+    semantic_cache: int = 256 * 1024**2
 
     @property
     def local(self) -> bool:
@@ -59,7 +75,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 class Option(Struct, frozen=True):
-    """One option: `kind` is str, int, float, bool, size or path."""
+    """One option: `kind` is str, int, float, bool, size, path or secret."""
 
     name: str
     variable: str
@@ -132,6 +148,31 @@ OPTIONS: tuple[Option, ...] = (
         "path",
         "A Markdown or text file that load_contexts shows before the contexts.",
     ),
+    Option(
+        "semantic",
+        "UNIFIED_MEMORY_SEMANTIC",
+        "str",
+        "Search by meaning: off, on, or auto, which is on where the extra semantic is installed.",
+    ),
+    Option(
+        "semantic_model",
+        "UNIFIED_MEMORY_SEMANTIC_MODEL",
+        "str",
+        "The directory of a sentence model, or the URL of an embeddings server with #model behind it; by default the model that"
+        " comes with the extra.",
+    ),
+    Option(
+        "semantic_key",
+        "UNIFIED_MEMORY_SEMANTIC_KEY",
+        "secret",
+        "The key of the embeddings server; on a command line others can read it.",
+    ),
+    Option(
+        "semantic_cache",
+        "UNIFIED_MEMORY_SEMANTIC_CACHE",
+        "size",
+        "Memory for vectors held ready, about 1 KB each.",
+    ),
 )
 
 
@@ -162,6 +203,8 @@ def load(environment: Mapping[str, str] | None = None, **given: Any) -> Settings
     settings = Settings(**{"data_dir": home / "unified-memory", **found})
     if not 0 <= settings.port < 2**16:
         raise InvalidInputError("port", "The port must be from 0 to 65535")
+    if settings.semantic not in SEMANTIC:
+        raise InvalidInputError("semantic", f"UNIFIED_MEMORY_SEMANTIC is one of {', '.join(SEMANTIC)}")
     return settings
 
 
@@ -175,6 +218,8 @@ def read(option: Option, text: str) -> Any:
                 return _size(text)
             case "path":
                 return Path(text).expanduser()
+            case "secret":
+                return Secret(text)
             case kind:
                 return msgspec.convert(text, {"str": str, "int": int, "float": float}[kind], strict=False)
     except (ValueError, msgspec.ValidationError):

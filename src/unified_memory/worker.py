@@ -13,12 +13,17 @@ log = logging.getLogger("unified_memory.worker")
 
 
 class Worker:
-    """Cleanup every `cleanup_seconds` on one process, flushing of access counts every `flush_seconds` on each."""
+    """Cleanup every `cleanup_seconds` on one process, flushing of access counts every `flush_seconds` on each.
 
-    def __init__(self, service: Service, *, cleanup_seconds: float, flush_seconds: float) -> None:
+    `embed`: vectors are made too, where search by meaning is on; their model takes 200 MB, more than a short-lived process is
+    worth.
+    """
+
+    def __init__(self, service: Service, *, cleanup_seconds: float, flush_seconds: float, embed: bool = False) -> None:
         self._service = service
         self._cleanup_seconds = cleanup_seconds
         self._flush_seconds = flush_seconds
+        self._embed = embed
         self._holder = secrets.token_hex(8)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -28,6 +33,8 @@ class Worker:
             asyncio.create_task(self._every(self._cleanup_seconds, self._cleanup), name="cleanup"),
             asyncio.create_task(self._every(self._flush_seconds, self._service.upkeep.flush), name="flush"),
         ]
+        if self._embed and self._service.meaning is not None:
+            self._service.meaning.start()
 
     async def stop(self) -> None:
         """Ends the passes."""

@@ -1,5 +1,6 @@
 """Each command once for a program and once for a person, and how each failure ends."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,9 @@ def test_a_value_comes_from_a_file_or_standard_input(good: Run, tmp_path: Path) 
         (["store", "k", "v", "--no-such-option"], b""),
         (["retrieve"], b""),
         (["namespaces", "create", "n", "--max-memories", "few"], b""),
+        (["recall"], b""),
+        (["recall"], b"no JSON\n"),
+        (["recall"], b"[1]\n"),
         (["serve", "--port", "many"], b""),
         (["serve", "--max-value-bytes", "large"], b""),
         (["no-such-command"], b""),
@@ -155,7 +159,67 @@ def test_list_search_and_query(good: Run) -> None:
     assert "quick" in good("query").out
 
 
+def test_a_search_is_narrowed_ranked_and_explained(good: Run) -> None:
+    good("store", "old", "Deploy on Fridays only.", "--importance", "1")
+    good("store", "new", "deploy on fridays only")
+    good("store", "other", "Never deploy at night. " * 100)
+    search = ("search", "deploy", "fridays")
+    assert [one["key"] for one in good(*search, "--min-score", "0.3", "--json").answer["results"]] == ["new", "old"]
+    assert "Nothing found" in good(*search, "--until", "yesterday").out
+    assert "fridays" in good(*search, "--since", "7d", "--mode", "fulltext").out
+    told = good(*search, "--explain", "--half-life", "30d", "--importance-weight", "0.5", "--json").answer["results"]
+    assert {one["key"]: one["explain"]["importance"] for one in told} == {"new": 1, "old": 0.6, "other": 1}
+    words = good(*search, "--explain", "--half-life", "0.00001").out
+    parts = (
+        r"old: [\d.]+ = relevance [\d.]+ \(deploy [\d.]+, fridays [\d.]+\), times importance 0.92, times recency 0.5"
+    )
+    assert re.search(f"^{parts}$", words, re.MULTILINE), words
+    collapsed = good(*search, "--collapse").out
+    assert "same" in collapsed
+    assert "+1" in collapsed
+    assert "old" not in collapsed
+    shown = good(*search, "--passages").out
+    assert "other in default:\n  … Never deploy at night." in shown
+
+
+def test_a_misspelt_word_is_told_with_the_one_that_was_searched_for(good: Run) -> None:
+    good("store", "k", "the deployment is done")
+    shown = good("search", "deploymnet").out
+    assert shown.startswith("Nothing holds 'deploymnet'; searched for 'deployment'.\n")
+    assert "the deployment is done" in shown
+
+
+def test_what_is_found_by_its_letters_alone_says_so(good: Run) -> None:
+    good("store", "k", "the deployment is done")
+    assert re.search(
+        r"^k: [\d.]+, found by its letters alone$", good("search", "ployme", "--explain").out, re.MULTILINE
+    )
+
+
+def test_similar_and_recall(good: Run) -> None:
+    good("store", "a", "Ship the release on Friday", "-n", "n", "--session", "s")
+    good("store", "b", "The release was shipped by ann", "-n", "n")
+    good("store", "c", "Buy milk")
+    assert [one["key"] for one in good("similar", "a", "--key-namespace", "n", "--json").answer["results"]] == ["b"]
+    assert "Buy milk" in good("similar", "--text", "Is there milk?").out
+    told = good("recall", "Good morning", "When do we ship the release?", "--json").answer["results"]
+    assert [(one["key"], one["message"]) for one in told] == [("a", 1), ("b", 1)]
+    shown = good("recall", "Good morning", "When do we ship the release?", "--exclude-session", "s").out
+    assert "message" in shown
+    assert "by ann" in shown
+    assert "Friday" not in shown
+    lines = b'"Good morning"\n\n{"role": "user", "content": "milk"}\n'
+    (found,) = good("recall", "--limit", "3", "--max-tokens", "500", "--json", stdin=lines).answer["results"]
+    assert (found["key"], found["message"]) == ("c", 1)
+
+
 # ---- namespaces and sessions
+def test_a_namespace_has_a_language(good: Run) -> None:
+    told = good("namespaces", "create", "n", "--language", "german", "--json").answer
+    assert told["effective"]["language"] == "german"
+    assert good("namespaces", "configure", "n", "--language", "none", "--json").answer["config"] == {"language": "none"}
+
+
 def test_namespaces(good: Run) -> None:
     assert good("namespaces", "create", "acme/web", "--description", "[bold]", "--max-bytes", "1000", "--json").answer[
         "explicit"
@@ -280,6 +344,14 @@ def test_a_data_directory_that_is_not_there_is_no_empty_one(run: Run, data_dir: 
         (["namespaces", "delete", "default"], 4, "error: The namespace holds 1 memories"),
         (["list", "--cursor", "nonsense"], 2, "error: "),
         (["search", ""], 2, "error: "),
+        (["search", "k", "--since", "nonsense"], 2, "error: since names no time"),
+        (["search", "k", "--half-life", "soon"], 2, "error: rank.recency_half_life is no duration"),
+        (["search", "k", "--importance-weight", "2"], 2, "error: rank.importance must be from 0 to 1"),
+        (["search", "k", "--mode", "psychic"], 2, "error: mode must be one of"),
+        (["similar", "nothing"], 3, "error: Memory not found\n"),
+        (["similar"], 2, "error: key or text must be given\n"),
+        (["similar", "k", "--text", "t"], 2, "error: Either key or text is given"),
+        (["recall", "…"], 2, "error: The query holds nothing to search for"),
     ],
 )
 def test_a_failure_is_one_line_and_a_status(good: Run, run: Run, command: list[str], status: int, said: str) -> None:

@@ -45,6 +45,8 @@ def test_the_commands_are_these() -> None:
         "move",
         "list",
         "search",
+        "similar",
+        "recall",
         "query",
         "namespaces list",
         "namespaces get",

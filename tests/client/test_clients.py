@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import re
 import socket
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +247,54 @@ def test_search_ranks_and_query_counts(client: SyncUnifiedMemoryClient, namespac
     with pytest.raises(errors.InvalidInputError) as wrong:
         client.query({"nonsense": 1}, namespace=namespace)
     assert wrong.value.field
+
+
+def test_a_search_is_narrowed_ranked_explained_and_shortened(client: SyncUnifiedMemoryClient, namespace: str) -> None:
+    client.store("old", "Deploy on Fridays only.", namespace, metadata={"importance": 1})
+    client.store("new", "deploy on fridays only", namespace)
+    client.store("long", "Never deploy at night. " * 100, namespace)
+    page = client.search(
+        "deploy fridays",
+        namespace=namespace,
+        since=datetime(2020, 1, 1, tzinfo=UTC),
+        min_score=0.01,
+        mode="fulltext",
+        rank={"recency_half_life": "30d", "importance": 0.5},
+        explain=True,
+        collapse=True,
+        content="passages",
+    )
+    assert [(hit["key"], hit.get("duplicates")) for hit in page["results"]] == [("new", 1), ("long", 0)]
+    new, long = page["results"]
+    assert (new["value"], long["value"]) == ("deploy on fridays only", None)
+    assert long["passages"][0]["text"].startswith("Never deploy")
+    assert new.get("explain", {})["importance"] == 1
+    assert (page["mode"], page["corrected"]) == ("fulltext", {})
+    assert client.search("fridys", namespace=namespace)["corrected"] == {"fridys": "fridays"}
+    assert client.search("deploy", namespace=namespace, until="2 days ago")["results"] == []
+    with pytest.raises(errors.InvalidInputError) as wrong:
+        client.search("deploy", since="nonsense")
+    assert wrong.value.field == "since"
+
+
+def test_what_is_like_a_memory_and_what_to_be_reminded_of(client: SyncUnifiedMemoryClient, namespace: str) -> None:
+    client.store("a", "Ship the release on Friday", namespace, metadata={"session_id": "s"})
+    client.store("b", "The release was shipped by ann", namespace)
+    client.store("c", "The milk was shipped", namespace)
+    like = [hit["key"] for hit in client.iterate_similar("a", namespace, namespace=namespace, limit=1)]
+    assert like == ["b", "c"]
+    assert [hit["key"] for hit in client.similar(text="milk?", namespace=namespace)["results"]] == ["c"]
+    messages: list[Any] = ["Hello", {"role": "user", "content": "When do we release?"}]
+    told = client.recall(messages, namespace=namespace)
+    assert [(hit["key"], hit.get("message")) for hit in told["results"]] == [("a", 1), ("b", 1)]
+    others = client.recall(messages, namespace=namespace, exclude_session="s", limit=1, max_tokens=200)
+    assert [hit["key"] for hit in others["results"]] == ["b"]
+    with pytest.raises(errors.MemoryNotFoundError):
+        client.similar("gone", namespace)
+    with pytest.raises(errors.EmptyQueryError):
+        client.recall(["…"])
+    with pytest.raises(errors.InvalidInputError):
+        client.recall("When do we release?")
 
 
 # ---- namespaces, sessions, the service

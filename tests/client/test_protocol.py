@@ -259,6 +259,7 @@ def every_error() -> list[errors.UnifiedMemoryError]:
     return [
         errors.UnifiedMemoryError("Something", hint="Do it", a=1),
         errors.NotFoundError("Nothing there"),
+        errors.SemanticUnavailableError("No meaning here", hint="pip install it"),
         errors.MemoryNotFoundError("n", "k"),
         errors.NamespaceNotFoundError("n"),
         errors.SessionNotFoundError("n", "s"),

@@ -96,11 +96,11 @@ async def _by_group(service: Service) -> bool:
 
 
 async def _by_search(service: Service) -> bool:
-    return bool((await service.memories.search(ANONYMOUS, SearchQuery("unmistakable"))).hits)
+    return bool((await service.searching.search(ANONYMOUS, SearchQuery("unmistakable"))).hits)
 
 
 async def _by_search_inside_of_words(service: Service) -> bool:
-    return bool((await service.memories.search(ANONYMOUS, SearchQuery("mistakab"))).hits)
+    return bool((await service.searching.search(ANONYMOUS, SearchQuery("mistakab"))).hits)
 
 
 async def _by_filter(service: Service) -> bool:

@@ -249,7 +249,7 @@ async def test_at_the_storage_limit_stores_are_refused_and_reads_and_deletes_wor
         health = await client.ask("GET", "/health/ready")
         assert (health.status, health.body["status"]) == (200, "degraded")
         assert (await service.memories.list_all(ANONYMOUS, ListQuery(limit=1000))).memories
-        assert (await service.memories.search(ANONYMOUS, SearchQuery("word"))).hits
+        assert (await service.searching.search(ANONYMOUS, SearchQuery("word"))).hits
         assert (await client.ask("DELETE", f"/delete/{keys[0]}")).status == 200
         assert (await client.ask("POST", "/delete/batch", {"keys": [{"key": keys[1]}]})).status == 200
         assert await service.upkeep.check(fix=False) == []

@@ -22,13 +22,18 @@ from unified_memory.model.errors import (
     StorageError,
     UnsuitableDirectoryError,
 )
+from unified_memory.model.found import SearchRequest
+from unified_memory.model.memory import NO_ATTRIBUTES
 from unified_memory.model.principal import ANONYMOUS
+from unified_memory.model.search import describe, parse_search
+from unified_memory.model.value import encode, parse
 from unified_memory.service.requests import BatchKeysRequest, KeyRef, SearchQuery, StoreRequest
 from unified_memory.service.service import Service
 from unified_memory.settings import load
-from unified_memory.storage.base import Problem
-from unified_memory.storage.sqlite import connection
-from unified_memory.storage.sqlite.schema import VERSION
+from unified_memory.storage.base import Problem, Storage
+from unified_memory.storage.sqlite import SQLiteStorage, connection
+from unified_memory.storage.sqlite.schema import STEPS, VERSION
+from unified_memory.storage.sqlite.scopes import scope_tokens
 
 
 async def store(service: Service, key: str, value: bytes = b"1", **metadata: bytes) -> int:
@@ -101,6 +106,124 @@ async def test_a_running_process_writes_nothing_more_once_another_has_upgraded_t
     with apsw.Connection(os.fspath(tmp_path / DATABASE)) as database:
         assert database.execute("SELECT key FROM memories").fetchall() == [("before",)]
     database.close()
+
+
+# By key: attributes, value, and the text and names as the program of step 2 indexed them: not the day on which it happened,
+# names in camel case and Korean by whole words.
+OLDER = {
+    "plain": ('{"tags":[]}', '"some words"', "some words", "plain"),
+    "dated": (
+        '{"tags":[],"occurred_at":"2023-05-08T10:00:00Z","author":"Ann"}', '"a meeting"', "a meeting", "dated\n\n\nAnn",
+    ),
+    "korean": ('{"tags":[]}', '"데이터베이스를 배포"', "데이터베이스를 배포", "korean"),
+    "chinese": ('{"tags":[]}', '"部署流水"', " 部  署  流  水 ", "chinese"),
+    "accents": ('{"tags":["café"],"title":"Zürich"}', '"naïve"', "naïve", "accents\ncafé\nZürich\n"),
+    "escaped": ('{"tags":[]}', '"na\\u00efve"', "naïve", "escaped"),
+    "camel": ('{"tags":[]}', '"the parseQuery function"', "the parseQuery function", "camel"),
+}  # fmt: skip
+
+
+def make_older(directory: Path) -> None:
+    """A database as a program of schema step 2 left it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with apsw.Connection(os.fspath(directory / DATABASE)) as database:
+        for pragma in ("auto_vacuum = INCREMENTAL", "journal_mode = WAL"):
+            database.execute(f"PRAGMA {pragma}").fetchall()
+        for number, (name, script) in enumerate(STEPS[:2], 1):
+            database.execute(script).fetchall()
+            database.execute("INSERT INTO schema_steps VALUES (?, ?, 0, 'older')", (number, name))
+        database.execute("PRAGMA user_version = 2")
+        database.execute("INSERT INTO namespaces (id, name, created_at, top_version) VALUES (1, 'default', 1, 1)")
+        database.execute("INSERT INTO tags VALUES (1, 'café')")
+        for number, (key, (attributes, value, text, names)) in enumerate(OLDER.items(), 1):
+            told = describe(key, attributes.encode(), parse(value.encode()))
+            database.execute(
+                "INSERT INTO memories (id, key, namespace_id, importance, version, seq, created_at, updated_at, metadata,"
+                " value_json) VALUES (?1, ?2, 1, 5, 1, ?1, 1, 1, ?3, ?4)",
+                (number, key, None if attributes.encode() == NO_ATTRIBUTES else attributes, value),
+            )
+            database.execute(
+                "INSERT INTO search_index (memory_id, keywords, content_hash) VALUES (?, ?, ?)",
+                (number, encode(told.keywords).decode(), told.content_hash),
+            )
+            database.execute(
+                "INSERT INTO memory_text (rowid, body, title, scope) VALUES (?, ?, ?, ?)",
+                (number, text, names, scope_tokens("default")),
+            )
+            if "café" in attributes:
+                database.execute("INSERT INTO memory_tags VALUES (1, ?)", (number,))
+        database.execute("UPDATE counters SET last_id = ?1, last_seq = ?1", (len(OLDER),))
+        database.execute(
+            "UPDATE namespaces SET (memories, bytes) = (SELECT count(*), sum(octet_length(value_json)) FROM memories)"
+        )
+    database.close()
+
+
+async def keys_of(storage: Storage, query: str) -> set[str]:
+    """What is found by whole words."""
+    result = await storage.search(SearchRequest(("",), True, parse_search(query), None, 50), 2)
+    return set() if result.corrected else {hit.memory.key for hit in result.hits if hit.score > 0}
+
+
+async def test_a_database_of_an_older_program_is_searched_as_it_is_and_indexed_again_bit_by_bit(tmp_path: Path) -> None:
+    make_older(tmp_path)
+    storage = SQLiteStorage(tmp_path / DATABASE)
+    await storage.open()
+    assert await storage.check(fix=False) == []
+    for query, keys in (
+        ("some words", {"plain"}),
+        ("meeting", {"dated"}),
+        ("部署", {"chinese"}),
+        ("zurich", {"accents"}),
+    ):
+        assert await keys_of(storage, query) == keys
+    assert await keys_of(storage, "8 May 2023") == set()
+
+    left = len(OLDER)
+    while left:
+        before, left = left, await storage.refresh_index(1)
+        assert left < before
+        assert await storage.check(fix=False) == []
+    for query, keys in (
+        ("8 May 2023", {"dated"}),
+        ("2023-05-08", {"dated"}),
+        ("데이터베이스", {"korean"}),
+        ("배포", {"korean"}),
+        ("署流", {"chinese"}),
+        ("naive", {"accents", "escaped"}),
+        ("cafe", {"accents"}),
+        ("query", {"camel"}),
+        ("parseQuery", {"camel"}),
+        ("plain", {"plain"}),
+    ):
+        assert await keys_of(storage, query) == keys, query
+    await storage.close()
+    await check_is_clean(tmp_path)
+
+
+async def test_a_kill_between_the_upgrade_and_the_new_index_loses_nothing(tmp_path: Path) -> None:
+    make_older(tmp_path)
+    for _ in OLDER:
+        storage = SQLiteStorage(tmp_path / DATABASE)
+        await storage.open()
+        await storage.refresh_index(1)
+        await storage.close()
+    storage = SQLiteStorage(tmp_path / DATABASE)
+    await storage.open()
+    assert await storage.refresh_index(1) == 0
+    assert await keys_of(storage, "8 May 2023") == {"dated"}
+    await storage.close()
+    await check_is_clean(tmp_path)
+
+
+async def test_what_an_older_program_indexed_is_mended_by_a_check_too(tmp_path: Path) -> None:
+    make_older(tmp_path)
+    assert await look(tmp_path, fix=True) == []
+    assert await look(tmp_path, fix=False) == []
+    storage = SQLiteStorage(tmp_path / DATABASE)
+    await storage.open()
+    assert await keys_of(storage, "8 May 2023") == {"dated"}
+    await storage.close()
 
 
 # ---- unsuitable places
@@ -233,7 +356,7 @@ async def whole(directory: Path) -> bool:
     async with opened(directory) as service:
         keys = [f"key {i}" for i in range(5)]
         there = await service.memories.retrieve_batch(ANONYMOUS, BatchKeysRequest([KeyRef(key) for key in keys]))
-        hits = (await service.memories.search(ANONYMOUS, SearchQuery("unmistakable", tags=["red"]))).hits
+        hits = (await service.searching.search(ANONYMOUS, SearchQuery("unmistakable", tags=["red"]))).hits
         return [m.key for m in there if m] == keys == sorted(hit.memory.key for hit in hits)
 
 
@@ -344,7 +467,7 @@ async def test_check_of_a_service_that_has_been_at_work_for_long_finds_nothing(
     async with opened(tmp_path) as service:
         for i in range(60):
             await store(service, str(i), b'"%b"' % " ".join(rng.choices(words, k=300)).encode())
-            await service.memories.search(ANONYMOUS, SearchQuery("word1"))
+            await service.searching.search(ANONYMOUS, SearchQuery("word1"))
             if i % 6 == 0:
                 assert await service.upkeep.check(fix=False) == []
 

@@ -26,6 +26,8 @@ ROUTES: dict[str, tuple[str, str, str | None, tuple[str, ...]]] = {
     "delete_where": ("POST", "/delete/where", None, ("wait",)),
     "list": ("GET", "/list", None, (*_SCOPED, "recursive", "prefix", "tags", "order_by", *_PAGE)),
     "search": ("POST", "/search", None, ()),
+    "similar": ("POST", "/similar", None, ()),
+    "recall": ("POST", "/recall", None, ()),
     "query": ("POST", "/query", None, ()),
     "namespaces.create": ("POST", "/namespaces", None, ()),
     "namespaces.list": ("GET", "/namespaces", None, ("prefix", "depth", *_PAGE)),
@@ -45,7 +47,7 @@ ROUTES: dict[str, tuple[str, str, str | None, tuple[str, ...]]] = {
     "set_read_only": ("PUT", "/mode", None, ()),
     "health": ("GET", "/health", None, ()),
 }
-_CONFIG = ("default_ttl", "max_memories", "max_bytes", "description")
+_CONFIG = ("default_ttl", "max_memories", "max_bytes", "language", "description")
 _CHANGES = ("ttl", "expires_at", "metadata", "add_tags", "remove_tags")
 
 

@@ -128,7 +128,7 @@ def test_every_schema_is_one_and_its_objects_are_closed(tool: Tool) -> None:
 
 def test_search_memory_and_memory_usage_together_cost_little() -> None:
     told = [json.dumps(tool_entry(tool), separators=(",", ":")) for tool in (SEARCH_MEMORY, MEMORY_USAGE)]
-    assert sum(map(tokens, told)) < 700
+    assert sum(map(tokens, told)) < 850
 
 
 def test_the_annotations_tell_what_may_be_lost() -> None:
@@ -238,6 +238,9 @@ async def test_what_cannot_be_done_is_an_error(one_agent: Agent, arguments: Any,
         ("memory_usage", {"action": "list", "limit": 0}, "limit"),
         ("memory_usage", {"owner": "me"}, "owner"),
         ("search_memory", {}, "query"),
+        ("search_memory", {"query": "x", "messages": ["y"]}, "query"),
+        ("search_memory", {"query": "x", "since": "nonsense"}, "since"),
+        ("search_memory", {"query": "x", "mode": "psychic"}, "mode"),
         ("search_memory", {"query": "x", "limit": 1001}, "limit"),
         ("search_memory", {"query": "x", "max_tokens": 0}, "max_tokens"),
         ("search_memory", {"query": "x", "max_tokens": 100_001}, "max_tokens"),
@@ -369,6 +372,72 @@ async def test_a_search_can_be_narrowed(agent: Agent, more: Any, keys: list[str]
     await agent.store("e", "apple", metadata={"project_id": "My_Project"})
     told = await agent.ok("search_memory", query="apple", **more)
     assert sorted(one["key"] for one in told["results"]) == keys
+
+
+async def test_a_search_takes_times_scores_and_duplicates(agent: Agent) -> None:
+    await agent.store("old", "Deploy on Fridays only.", metadata={"importance": 1})
+    agent.rest.clock.advance(86_400)
+    await agent.store("new", "deploy on fridays only")
+    await agent.store("other", "Never deploy at night")
+    search = {"query": "deploy fridays"}
+    assert [one["key"] for one in (await agent.ok("search_memory", **search, min_score=0.3))["results"]] == [
+        "new",
+        "old",
+    ]
+    assert [one["key"] for one in (await agent.ok("search_memory", **search, until="1h"))["results"]] == ["old"]
+    told = await agent.ok("search_memory", **search, since="1h", mode="fulltext", explain=True)
+    assert [(one["key"], one["explain"]["importance"]) for one in told["results"]] == [("new", 1), ("other", 1)]
+    told = await agent.ok("search_memory", **search, collapse=True)
+    assert [(one["key"], one["duplicates"]) for one in told["results"]] == [("new", 1), ("other", 0)]
+    head, _, _, _ = (await agent.text("search_memory", **search, collapse=True)).splitlines()
+    assert head.endswith(" (+1 that say the same)")
+    _, _, explained = (await agent.text("search_memory", **search, explain=True, limit=1)).splitlines()[:3]
+    assert json.loads(explained)["terms"].keys() == {"deploy", "fridays"}
+
+
+async def test_a_misspelt_word_is_told_with_the_one_that_was_searched_for(agent: Agent) -> None:
+    await agent.store("k", "an apple")
+    answer = await agent.ask("search_memory", query="appel")
+    assert answer.structured["corrected"] == {"appel": "apple"}
+    assert (answer.text or "").startswith("Nothing holds 'appel'; searched for 'apple'.\n")
+
+
+async def test_of_a_long_memory_the_best_passages_are_told(agent: Agent) -> None:
+    filler = "Nothing of interest happened here. " * 40
+    await agent.store("k", f"{filler}The apple fell far. {filler}The pear did not. {filler}")
+    (one,) = (await agent.ok("search_memory", query="apple pear"))["results"]
+    assert "The apple fell far." in one["snippet"]
+    assert "The pear did not." in one["snippet"]
+    assert len(one["snippet"]) <= 600
+
+
+async def test_messages_recall_what_they_call_for(agent: Agent) -> None:
+    await agent.store("a", "Ship the release on Friday", metadata={"session_id": "s"})
+    await agent.store("b", "The release was shipped by ann", namespace="acme")
+    await agent.store("c", "Buy milk")
+    messages = ["Buy milk?", "When do we ship the release?"]
+    told = await agent.ok("search_memory", messages=messages)
+    assert [(one["key"], one["message"]) for one in told["results"]] == [("a", 1), ("b", 1), ("c", 0)]
+    assert "next_cursor" not in told
+    told = await agent.ok("search_memory", messages=messages, namespace="acme", min_score=0.1)
+    assert [one["key"] for one in told["results"]] == ["b"]
+    assert (await agent.error("search_memory", messages=["…"]))["code"] == "empty_query"
+    assert (await agent.error("search_memory", messages=messages, cursor="x"))["code"] == "invalid_cursor"
+
+
+async def test_a_recall_that_is_cut_says_what_it_left_out(one_agent: Agent) -> None:
+    for i in range(20):
+        await one_agent.store(f"k{i}", f"apple {i} " + f"{i}-" * 80)
+    answer = await one_agent.ask("search_memory", messages=["apple"], limit=20, max_tokens=500)
+    assert within(answer, 500)
+    assert answer.structured["left_out"] == min(20, 2000 // 100 + 1) - len(answer.structured["results"])
+    assert (answer.text or "").endswith(f"{answer.structured['left_out']} more left out; max_tokens bounds the answer")
+
+
+async def test_a_search_by_meaning_that_cannot_be_done_is_an_error(one_agent: Agent) -> None:
+    told = await one_agent.error("search_memory", query="apple", mode="semantic")
+    assert told["code"] == "semantic_unavailable"
+    assert "[semantic]" in told["hint"]
 
 
 async def test_nothing_found_is_said(one_agent: Agent) -> None:

@@ -82,6 +82,11 @@ async def key_used_before(rest: Rest, route: Route, example: Example) -> httpx2.
     return await ask_example(rest, route, example, headers=headers)
 
 
+async def without_the_extra(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    await tell_story(rest)
+    return await ask_example(rest, route, replace(example, body={**example.body, "mode": "semantic"}))
+
+
 EVERYWHERE: dict[tuple[int, str], Provoke] = {
     (400, "malformed_input"): broken_body,
     (403, "read_only"): while_read_only,
@@ -96,6 +101,7 @@ EVERYWHERE: dict[tuple[int, str], Provoke] = {
     (422, "invalid_input"): unknown_parameter,
     (422, "invalid_cursor"): strange_cursor,
     (422, "idempotency_mismatch"): key_used_before,
+    (503, "semantic_unavailable"): without_the_extra,
 }
 
 
@@ -152,7 +158,13 @@ async def not_recursive(rest: Rest, route: Route, example: Example) -> httpx2.Re
 
 
 async def nothing_to_search(rest: Rest, route: Route, example: Example) -> httpx2.Response:
-    return await ask_example(rest, route, replace(example, body={"query": "-push"}))
+    asked = {"/search": {"query": "-push"}, "/similar": {"text": "…"}, "/recall": {"messages": ["…", "?"]}}[route.path]
+    return await ask_example(rest, route, replace(example, body=asked))
+
+
+async def like_nothing(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    await tell_story(rest)
+    return await ask_example(rest, route, replace(example, body={"key": "gone", "key_namespace": "acme/web"}))
 
 
 OWN: dict[tuple[str, str, int, str], Provoke] = {
@@ -168,7 +180,10 @@ OWN: dict[tuple[str, str, int, str], Provoke] = {
     ("POST", "/namespaces", 409, "already_exists"): twice,
     ("PATCH", "/update/{key}", 409, "conflict"): patch_that_does_not_fit,
     ("DELETE", "/namespaces/{name}", 409, "namespace_not_empty"): not_recursive,
+    ("POST", "/similar", 404, "memory_not_found"): like_nothing,
     ("POST", "/search", 422, "empty_query"): nothing_to_search,
+    ("POST", "/similar", 422, "empty_query"): nothing_to_search,
+    ("POST", "/recall", 422, "empty_query"): nothing_to_search,
 }
 
 

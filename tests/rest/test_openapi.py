@@ -126,8 +126,8 @@ async def test_every_example_is_answered_as_the_document_says(
     answer = await ask_example(example_rest, route, example, job=job)
     assert answer.status_code == 200, answer.text
     told = json.loads(answer.text.replace(job, JOB_ID))
-    for result in told.get("results", []) if route.path == "/search" else []:
-        assert result["score"] > 0
+    for result in told.get("results", []) if "left_out" in told else []:
+        assert 0 < result["score"] < 1.1
         result["score"] = SCORE
     assert told == example.answer
 

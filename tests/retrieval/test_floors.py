@@ -75,7 +75,7 @@ async def test_no_band_is_found_less_than_its_floor(backend: str, tmp_path: Path
     async with serving(backend, tmp_path, own) as service:
         for question in own.questions:
             query = SearchQuery(question.text, namespace=question.namespace, limit=10)
-            found = await service.memories.search(ANONYMOUS, query)
+            found = await service.searching.search(ANONYMOUS, query)
             recalls[question.band].append(recall([{hit.memory.key} for hit in found.hits], set(question.answers)))
     assert tuple(recalls) == BANDS
     reached = {band: sum(each) / len(each) for band, each in recalls.items()}

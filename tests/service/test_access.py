@@ -129,7 +129,7 @@ async def test_every_answer_shows_what_is_gathered(each: Held) -> None:
     shown = [
         *(await memories.list_all(ANONYMOUS, ListQuery())).memories,
         *(await memories.query(ANONYMOUS, ExactQuery())).memories,
-        *(hit.memory for hit in (await memories.search(ANONYMOUS, SearchQuery("unique"))).hits),
+        *(hit.memory for hit in (await each.service.searching.search(ANONYMOUS, SearchQuery("unique"))).hits),
         *view.memories,
     ]
     assert [told(memory) for memory in shown] == [expected] * 4

@@ -89,7 +89,7 @@ READS: dict[str, Ask] = {
     "retrieve": lambda held: held.retrieve("a"),
     "list": lambda held: held.service.memories.list_all(ANONYMOUS, ListQuery()),
     "query": lambda held: held.service.memories.query(ANONYMOUS, ExactQuery()),
-    "search": lambda held: held.service.memories.search(ANONYMOUS, SearchQuery("v")),
+    "search": lambda held: held.service.searching.search(ANONYMOUS, SearchQuery("v")),
     "stats": lambda held: held.service.upkeep.stats(ANONYMOUS, None),
     "session": lambda held: held.service.sessions.view(ANONYMOUS, "default", "s", cluster=False, limit=5, cursor=None),
     "flush": lambda held: held.service.upkeep.flush(),

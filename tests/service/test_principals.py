@@ -152,11 +152,11 @@ CALLS: dict[str, list[Call]] = {
         lambda h, _: h.service.memories.query(CALLER, ExactQuery(select=["namespace", "value"])),
     ],
     "Memories.search": [
-        lambda h, n: h.service.memories.search(CALLER, SearchQuery(HIDDEN, namespace=n)),
-        lambda h, n: h.service.memories.search(CALLER, SearchQuery(HIDDEN, namespace=n, recursive=False)),
-        lambda h, _: h.service.memories.search(CALLER, SearchQuery(HIDDEN)),
-        lambda h, _: h.service.memories.search(CALLER, SearchQuery("idde")),
-        lambda h, _: h.service.memories.search(CALLER, SearchQuery(HIDDEN, session_id="s", tags=["t"])),
+        lambda h, n: h.service.searching.search(CALLER, SearchQuery(HIDDEN, namespace=n)),
+        lambda h, n: h.service.searching.search(CALLER, SearchQuery(HIDDEN, namespace=n, recursive=False)),
+        lambda h, _: h.service.searching.search(CALLER, SearchQuery(HIDDEN)),
+        lambda h, _: h.service.searching.search(CALLER, SearchQuery("idde")),
+        lambda h, _: h.service.searching.search(CALLER, SearchQuery(HIDDEN, session_id="s", tags=["t"])),
     ],
     "Namespaces.create": [lambda h, n: h.service.namespaces.create(CALLER, n, None)],
     "Namespaces.configure": [lambda h, n: h.service.namespaces.configure(CALLER, n, raws({"default_ttl": 1}))],
@@ -357,7 +357,7 @@ async def test_the_caller_sees_all_of_its_own(made: Callable[[str], Awaitable[He
     for namespace in (None, "acme"):
         keys = [m.key for m in (await service.memories.list_all(CALLER, ListQuery(namespace=namespace))).memories]
         assert keys == ["k", "l", "m"]
-        found = (await service.memories.search(CALLER, SearchQuery("mine", namespace=namespace))).hits
+        found = (await service.searching.search(CALLER, SearchQuery("mine", namespace=namespace))).hits
         assert sorted(hit.memory.key for hit in found) == keys
         assert (await service.memories.query(CALLER, ExactQuery(namespace=namespace, count=True))).count == 3
         stats = await service.upkeep.stats(CALLER, namespace)
@@ -389,7 +389,7 @@ async def queried(held: Held, principal: Principal, namespace: str | None) -> li
 
 @listing
 async def searched(held: Held, principal: Principal, namespace: str | None) -> list[str]:
-    found = await held.service.memories.search(principal, SearchQuery("mine", namespace=namespace, recursive=False))
+    found = await held.service.searching.search(principal, SearchQuery("mine", namespace=namespace, recursive=False))
     return sorted(hit.memory.key for hit in found.hits)
 
 

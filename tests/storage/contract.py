@@ -8,13 +8,17 @@ from tests.storage.parts.changes import ChangeContract
 from tests.storage.parts.edits import EditContract
 from tests.storage.parts.feed import FeedContract
 from tests.storage.parts.filters import FilterContract
+from tests.storage.parts.languages import LanguageContract
 from tests.storage.parts.listings import ListingContract
 from tests.storage.parts.namespaces import NamespaceContract
 from tests.storage.parts.quotas import QuotaContract
+from tests.storage.parts.ranking import RankingContract
 from tests.storage.parts.reads import ReadContract
 from tests.storage.parts.refusals import IdempotencyContract, ReadOnlyContract
 from tests.storage.parts.searches import SearchContract
 from tests.storage.parts.sessions import SessionContract
+from tests.storage.parts.spelling import SpellingContract
+from tests.storage.parts.vectors import VectorContract
 from tests.storage.parts.versions import ManyAtOnceContract, VersionContract
 from tests.storage.parts.whole import WholeContract
 
@@ -31,9 +35,13 @@ class StorageContract(
     FilterContract,
     ListingContract,
     SearchContract,
+    RankingContract,
+    LanguageContract,
+    SpellingContract,
     NamespaceContract,
     QuotaContract,
     SessionContract,
+    VectorContract,
     WholeContract,
 ):
     """All of it."""

@@ -18,6 +18,7 @@ from unified_memory.model.errors import (
     InvalidInputError,
     NotFoundError,
     RefusedError,
+    SemanticUnavailableError,
     StorageError,
     UnifiedMemoryError,
 )
@@ -38,6 +39,7 @@ EXIT_STATUS: tuple[tuple[type[UnifiedMemoryError], int], ...] = (
     (ConflictError, 4),
     (RefusedError, 5),
     (StorageError, 6),
+    (SemanticUnavailableError, 6),
 )
 UNAVAILABLE = 6
 OTHERWISE = 1

@@ -10,8 +10,10 @@ from unified_memory.cli.command import Needs, Target, command
 from unified_memory.cli.reading import (
     read_assignments,
     read_json,
+    read_messages,
     read_metadata,
     read_object,
+    read_rank,
     read_seconds,
     read_value,
 )
@@ -203,15 +205,22 @@ def search(
     namespace: options.Within = None,
     no_recursive: options.NotBelow = False,
     tag: options.WithTags = None,
-    importance_min: Annotated[int | None, typer.Option(metavar="1-10", help="Only at least so important.")] = None,
-    session: Annotated[str | None, typer.Option(metavar="ID", help="Only of this session.")] = None,
-    project: Annotated[str | None, typer.Option(metavar="ID", help="Only of this project.")] = None,
-    since: Annotated[str | None, typer.Option(metavar="INSTANT", help="Only changed then or after.")] = None,
-    until: Annotated[str | None, typer.Option(metavar="INSTANT", help="Only changed then or before.")] = None,
+    importance_min: options.ImportanceMin = None,
+    session: options.OfSession = None,
+    project: options.OfProject = None,
+    since: options.Since = None,
+    until: options.Until = None,
     filter_: options.Filter = None,
+    min_score: options.MinScore = None,
+    mode: options.Mode = None,
+    half_life: options.HalfLife = None,
+    importance_weight: options.ImportanceWeight = None,
+    explain: options.Explain = False,
+    collapse: options.Collapse = False,
+    passages: options.Passages = False,
     limit: options.Limit = None,
     cursor: options.Cursor = None,
-    max_tokens: Annotated[int | None, typer.Option(metavar="N", help="No more hits than fit.")] = None,
+    max_tokens: options.MaxTokens = None,
 ) -> None:
     """Find memories by words, the best first."""
     from unified_memory.client import protocol
@@ -227,8 +236,129 @@ def search(
         since=since,
         until=until,
         filter=read_object(filter_, "--filter"),
+        min_score=min_score,
+        mode=mode,
+        rank=read_rank(half_life, importance_weight),
+        explain=explain,
+        collapse=collapse,
+        content="passages" if passages else None,
         limit=limit,
         cursor=cursor,
+        max_tokens=max_tokens,
+    )
+    target.ask(call, views.hits)
+
+
+@command(commands, "similar", panel=PANEL)
+def similar(
+    target: Target,
+    key: Annotated[
+        str | None, typer.Argument(metavar="[KEY]", show_default=False, help="The memory that others are to be like.")
+    ] = None,
+    key_namespace: Annotated[str, typer.Option(metavar="NAMESPACE", help="The namespace of KEY.")] = DEFAULT_NAMESPACE,
+    text: Annotated[str | None, typer.Option(metavar="TEXT", help="What they are to be like, in place of KEY.")] = None,
+    namespace: options.Within = None,
+    no_recursive: options.NotBelow = False,
+    tag: options.WithTags = None,
+    importance_min: options.ImportanceMin = None,
+    session: options.OfSession = None,
+    project: options.OfProject = None,
+    since: options.Since = None,
+    until: options.Until = None,
+    filter_: options.Filter = None,
+    min_score: options.MinScore = None,
+    mode: options.Mode = None,
+    half_life: options.HalfLife = None,
+    importance_weight: options.ImportanceWeight = None,
+    explain: options.Explain = False,
+    collapse: options.Collapse = False,
+    passages: options.Passages = False,
+    limit: options.Limit = None,
+    cursor: options.Cursor = None,
+    max_tokens: options.MaxTokens = None,
+) -> None:
+    """Find memories that are like one, or like a text."""
+    from unified_memory.client import protocol
+
+    call = protocol.similar(
+        key,
+        key_namespace,
+        text=text,
+        namespace=namespace,
+        recursive=not no_recursive,
+        tags=tag,
+        importance_min=importance_min,
+        session_id=session,
+        project_id=project,
+        since=since,
+        until=until,
+        filter=read_object(filter_, "--filter"),
+        min_score=min_score,
+        mode=mode,
+        rank=read_rank(half_life, importance_weight),
+        explain=explain,
+        collapse=collapse,
+        content="passages" if passages else None,
+        limit=limit,
+        cursor=cursor,
+        max_tokens=max_tokens,
+    )
+    target.ask(call, views.hits)
+
+
+@command(commands, "recall", panel=PANEL)
+def recall(
+    target: Target,
+    message: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MESSAGE]...",
+            show_default=False,
+            help="The last messages, oldest first. Without any they are read from standard input, a line of JSON each.",
+        ),
+    ] = None,
+    exclude_session: Annotated[
+        str | None, typer.Option(metavar="ID", help="Not from this session: the conversation itself.")
+    ] = None,
+    namespace: options.Within = None,
+    no_recursive: options.NotBelow = False,
+    tag: options.WithTags = None,
+    importance_min: options.ImportanceMin = None,
+    session: options.OfSession = None,
+    project: options.OfProject = None,
+    since: options.Since = None,
+    until: options.Until = None,
+    filter_: options.Filter = None,
+    min_score: options.MinScore = None,
+    mode: options.Mode = None,
+    half_life: options.HalfLife = None,
+    importance_weight: options.ImportanceWeight = None,
+    explain: options.Explain = False,
+    limit: Annotated[int | None, typer.Option(metavar="N", help="At most so many (10; up to 1000).")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(metavar="N", help="As many as fit (1000), long values by their passages.")
+    ] = None,
+) -> None:
+    """Find what a conversation should be reminded of."""
+    from unified_memory.client import protocol
+
+    call = protocol.recall(
+        message or read_messages(),
+        exclude_session=exclude_session,
+        namespace=namespace,
+        recursive=not no_recursive,
+        tags=tag,
+        importance_min=importance_min,
+        session_id=session,
+        project_id=project,
+        since=since,
+        until=until,
+        filter=read_object(filter_, "--filter"),
+        min_score=min_score,
+        mode=mode,
+        rank=read_rank(half_life, importance_weight),
+        explain=explain,
+        limit=limit,
         max_tokens=max_tokens,
     )
     target.ask(call, views.hits)

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import typer
+from msgspec import UNSET
 
 from unified_memory.cli import options, views
 from unified_memory.cli.command import LONG_WORK_SECONDS, Needs, Target, command
@@ -18,6 +19,10 @@ DefaultTtl = Annotated[
 ]
 MaxMemories = Annotated[str | None, typer.Option(metavar="N", help="At most so many memories, all below included.")]
 MaxBytes = Annotated[str | None, typer.Option(metavar="N", help="At most so many bytes of values, all below included.")]
+Language = Annotated[
+    str | None,
+    typer.Option(metavar="LANGUAGE", help="How search compares words: english, german, …; none: as they are."),
+]
 Description = Annotated[str | None, typer.Option(metavar="TEXT", help="What it is for.")]
 
 
@@ -50,6 +55,7 @@ def create(
     default_ttl: DefaultTtl = None,
     max_memories: MaxMemories = None,
     max_bytes: MaxBytes = None,
+    language: Language = None,
     description: Description = None,
 ) -> None:
     """Create a namespace. What is not set is inherited from those above."""
@@ -60,6 +66,8 @@ def create(
         default_ttl=read_seconds(default_ttl, "--default-ttl"),
         max_memories=read_count(max_memories, "--max-memories"),
         max_bytes=read_count(max_bytes, "--max-bytes"),
+        # `none` is a language here.
+        language=UNSET if language is None else language,
         description=or_none(description),
     )
     target.ask(call, views.namespace, needs=Needs.PLACE)
@@ -72,6 +80,7 @@ def configure(
     default_ttl: DefaultTtl = None,
     max_memories: MaxMemories = None,
     max_bytes: MaxBytes = None,
+    language: Language = None,
     description: Description = None,
 ) -> None:
     """Replace the settings of a namespace. What is not set now is inherited again."""
@@ -82,6 +91,8 @@ def configure(
         default_ttl=read_seconds(default_ttl, "--default-ttl"),
         max_memories=read_count(max_memories, "--max-memories"),
         max_bytes=read_count(max_bytes, "--max-bytes"),
+        # `none` is a language here.
+        language=UNSET if language is None else language,
         description=or_none(description),
     )
     target.ask(call, views.namespace)

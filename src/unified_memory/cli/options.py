@@ -46,5 +46,35 @@ Filter = Annotated[
 OrderBy = Annotated[
     str | None, typer.Option("--order-by", metavar="FIELD", help="Order; -FIELD for the other way round.")
 ]
+ImportanceMin = Annotated[int | None, typer.Option(metavar="1-10", help="Only at least so important.")]
+OfSession = Annotated[str | None, typer.Option("--session", metavar="ID", help="Only of this session.")]
+OfProject = Annotated[str | None, typer.Option("--project", metavar="ID", help="Only of this project.")]
+Since = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHEN", help='Only changed then or after: an instant, 7d back from now, or words: "last week".'
+    ),
+]
+Until = Annotated[str | None, typer.Option(metavar="WHEN", help="Only changed then or before.")]
+MinScore = Annotated[float | None, typer.Option(metavar="SCORE", help="Nothing that scores less (0 to about 1).")]
+Mode = Annotated[
+    str | None,
+    typer.Option(metavar="MODE", help="fulltext, semantic, hybrid, or auto: by what there is (the default)."),
+]
+HalfLife = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DURATION", help="After so long, such as 30d, an unchanged memory has lost a quarter of its score."
+    ),
+]
+ImportanceWeight = Annotated[
+    float | None, typer.Option(metavar="0-1", help="How much of the score importance adds or takes at most (0.1).")
+]
+Explain = Annotated[bool, typer.Option("--explain", help="Also tell what each score is made of.")]
+Collapse = Annotated[bool, typer.Option("--collapse", help="Show near-duplicates as one, the newest.")]
+Passages = Annotated[bool, typer.Option("--passages", help="Show the best passages of long values.")]
+MaxTokens = Annotated[
+    int | None, typer.Option(metavar="N", help="No more hits than fit, long values by their passages.")
+]
 Limit = Annotated[int | None, typer.Option("--limit", metavar="N", help="At most so many (50; up to 1000).")]
 Cursor = Annotated[str | None, typer.Option("--cursor", metavar="CURSOR", help="Go on where a page ended.")]

@@ -4,12 +4,15 @@ import math
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET, Raw, UnsetType
 
 from unified_memory.model.errors import InvalidInputError, MalformedInputError
 from unified_memory.model.value import encode, parse
+
+if TYPE_CHECKING:
+    from unified_memory.client.shapes import Rank
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -118,6 +121,38 @@ def read_metadata(
     told = {"tags": tags or None, "importance": importance, "session_id": session, "project_id": project}
     found = {**(read_object(text, "--metadata") or {}), **{n: fact for n, fact in told.items() if fact is not None}}
     return found or None
+
+
+def read_messages() -> list[str | dict[str, Any]]:
+    """The messages on standard input, a line of JSON each. Raises InvalidInputError naming the line."""
+    messages = []
+    for number, line in enumerate(sys.stdin.buffer.read().splitlines(), 1):
+        if not line.strip():
+            continue
+        field = f"line {number}"
+        try:
+            message = parse(line, field)
+        except MalformedInputError as error:
+            raise InvalidInputError(field, f"Line {number} of standard input: {error.detail}") from None
+        if not isinstance(message, str | dict):
+            raise InvalidInputError(field, f"Line {number} of standard input is no text and no object")
+        messages.append(message)
+    if not messages:
+        raise InvalidInputError("MESSAGE", "There is no message", hint="MESSAGE, or lines of JSON on standard input")
+    return messages
+
+
+def read_rank(half_life: str | None, importance: float | None) -> "Rank | None":
+    """What counts beside relevance; a half-life that is a number is in seconds."""
+    rank: Rank = {}
+    if half_life is not None:
+        try:
+            rank["recency_half_life"] = float(half_life)
+        except ValueError:
+            rank["recency_half_life"] = half_life
+    if importance is not None:
+        rank["importance"] = importance
+    return rank or None
 
 
 def _utf8(text: str, field: str) -> bytes:

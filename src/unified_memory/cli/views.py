@@ -3,7 +3,7 @@
 Answers come as `model.value.parse` leaves them: numbers with a fraction are the text that came.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -160,23 +160,56 @@ def memories(answer: Any) -> list[View]:
 
 
 def hits(answer: Any) -> list[View]:
-    """What a search found."""
-    rows = [
-        (
-            f"{float(text_of(one['score'])):.3g}",
-            one["namespace"],
-            one["key"],
-            preview(one["snippet"]),
-            ", ".join(one["matched"]),
-        )
-        for one in answer["results"]
-    ]
+    """What a search found. Below it what each score is made of, and the passages, of those that tell them."""
+    found = answer["results"]
+    columns: dict[str, Callable[[Any], str]] = {
+        "score": lambda one: _score(one["score"]),
+        "namespace": lambda one: str(one["namespace"]),
+        "key": lambda one: str(one["key"]),
+        "snippet": lambda one: preview(one["snippet"]),
+        "matched in": lambda one: ", ".join(one["matched"]),
+    }
+    if any(one.get("duplicates") for one in found):
+        columns["same"] = lambda one: f"+{one['duplicates']}" if one["duplicates"] else ""
+    if any("message" in one for one in found):
+        columns["message"] = lambda one: str(one["message"] + 1)
     left_out = answer.get("left_out")
+    explained = [f"{one['key']}: {explanation(one)}" for one in found if "explain" in one]
     return [
-        Table(("score", "namespace", "key", "snippet", "matched in"), rows, wide="snippet"),
+        *(f"Nothing holds {word!r}; searched for {other!r}." for word, other in answer["corrected"].items()),
+        Table(tuple(columns), [tuple(cell(one) for cell in columns.values()) for one in found], wide="snippet"),
+        *(["\n".join(explained)] if explained else []),
+        *(_passages(one) for one in found if "passages" in one),
         *([f"{left_out} more did not fit into --max-tokens"] if left_out else []),
         *_more(answer),
     ]
+
+
+def explanation(hit: Any) -> str:
+    """What a score is made of, in one line."""
+    parts = hit["explain"]
+    if "literal" in parts:
+        return f"{_score(hit['score'])}, found by its letters alone"
+    words = ", ".join(f"{word} {_score(share)}" for word, share in parts["terms"].items())
+    told = f"{_score(hit['score'])} = relevance {_score(parts['relevance'])}" + (f" ({words})" if words else "")
+    told += "".join(
+        f", {name} {_score(parts[name])}"
+        for name in ("context", "date", "cosine")
+        if float(text_of(parts.get(name, 0)))
+    )
+    return told + "".join(
+        f", times {name} {_score(parts[name])}"
+        for name in ("importance", "recency")
+        if float(text_of(parts[name])) != 1
+    )
+
+
+def _score(number: Any) -> str:
+    return f"{float(text_of(number)):.3g}"
+
+
+def _passages(hit: Any) -> str:
+    return "\n  … ".join([f"{_named(hit)}:", *(" ".join(one["text"].split()) for one in hit["passages"])])
 
 
 def queried(answer: Any) -> list[View]:

@@ -580,6 +580,12 @@ def search(
     since: str | datetime | None = None,
     until: str | datetime | None = None,
     filter: Mapping[str, Any] | None = None,  # noqa: A002 - the word of every interface
+    min_score: float | None = None,
+    mode: str | None = None,
+    rank: shapes.Rank | None = None,
+    explain: bool = False,
+    collapse: bool = False,
+    content: str | None = None,
     limit: int | None = None,
     cursor: str | None = None,
     max_tokens: int | None = None,
@@ -594,31 +600,161 @@ def search(
         importance_min: Only memories at least so important.
         session_id: Only memories of this session.
         project_id: Only memories of this project.
-        since: Only what was changed at this instant or after.
-        until: Only what was changed at this instant or before.
+        since: Only what was changed then or after: an instant, a duration back from now ("7d"), or words ("last week").
+        until: Only what was changed then or before.
         filter: An exact filter as for `query`.
+        min_score: Nothing that scores less; scores lie from 0 to about 1.
+        mode: By words ("fulltext"), by meaning ("semantic"), by both ("hybrid"), or by what there is ("auto", the default).
+        rank: What counts beside relevance: {"recency_half_life": "30d", "importance": 0.2}.
+        explain: Also tell what each score is made of.
+        collapse: Show near-duplicates as one, the newest, with the number of the others.
+        content: The "value", its best "passages" where it is long, or "none".
         limit: At most so many a page (50, at most 1,000).
         cursor: `next_cursor` of the page before.
-        max_tokens: No more hits than fit; `left_out` tells how many did not.
+        max_tokens: No more hits than fit, long values by their best passages; `left_out` tells how many did not fit.
 
-    Raises EmptyQueryError where there is nothing to search for.
+    Raises EmptyQueryError where there is nothing to search for, SemanticUnavailableError.
     """
-    asked = {
-        "query": query,
-        "namespace": namespace,
-        "recursive": None if recursive else False,
-        "tags": _listed(tags),
-        "importance_min": importance_min,
-        "session_id": session_id,
-        "project_id": project_id,
-        "since": since,
-        "until": until,
-        "filter": filter,
-        "limit": limit,
-        "cursor": cursor,
-        "max_tokens": max_tokens,
-    }
-    return _listing("POST", "/search", "results", asked)
+    return _search(
+        "/search",
+        {"query": query},
+        namespace=namespace,
+        recursive=recursive,
+        tags=tags,
+        importance_min=importance_min,
+        session_id=session_id,
+        project_id=project_id,
+        since=since,
+        until=until,
+        filter=filter,
+        min_score=min_score,
+        mode=mode,
+        rank=rank,
+        explain=explain,
+        collapse=collapse,
+        content=content,
+        limit=limit,
+        cursor=cursor,
+        max_tokens=max_tokens,
+    )
+
+
+def similar(
+    key: str | None = None,
+    key_namespace: str = DEFAULT_NAMESPACE,
+    *,
+    text: str | None = None,
+    namespace: str | None = None,
+    recursive: bool = True,
+    tags: Iterable[str] | None = None,
+    importance_min: int | None = None,
+    session_id: str | None = None,
+    project_id: str | None = None,
+    since: str | datetime | None = None,
+    until: str | datetime | None = None,
+    filter: Mapping[str, Any] | None = None,  # noqa: A002 - the word of every interface
+    min_score: float | None = None,
+    mode: str | None = None,
+    rank: shapes.Rank | None = None,
+    explain: bool = False,
+    collapse: bool = False,
+    content: str | None = None,
+    limit: int | None = None,
+    cursor: str | None = None,
+    max_tokens: int | None = None,
+) -> Listing[shapes.SearchPage, shapes.Hit]:
+    """What is like the memory `key` of `key_namespace`, which is left out itself, or like `text`; one of both is given.
+
+    All else is as in `search`, also what is raised, and MemoryNotFoundError.
+    """
+    asked = {"text": text} if key is None else {"key": key, "key_namespace": key_namespace, "text": text}
+    return _search(
+        "/similar",
+        asked,
+        namespace=namespace,
+        recursive=recursive,
+        tags=tags,
+        importance_min=importance_min,
+        session_id=session_id,
+        project_id=project_id,
+        since=since,
+        until=until,
+        filter=filter,
+        min_score=min_score,
+        mode=mode,
+        rank=rank,
+        explain=explain,
+        collapse=collapse,
+        content=content,
+        limit=limit,
+        cursor=cursor,
+        max_tokens=max_tokens,
+    )
+
+
+def recall(
+    messages: Iterable[str | Mapping[str, Any]],
+    *,
+    exclude_session: str | None = None,
+    namespace: str | None = None,
+    recursive: bool = True,
+    tags: Iterable[str] | None = None,
+    importance_min: int | None = None,
+    session_id: str | None = None,
+    project_id: str | None = None,
+    since: str | datetime | None = None,
+    until: str | datetime | None = None,
+    filter: Mapping[str, Any] | None = None,  # noqa: A002 - the word of every interface
+    min_score: float | None = None,
+    mode: str | None = None,
+    rank: shapes.Rank | None = None,
+    explain: bool = False,
+    limit: int | None = None,
+    max_tokens: int | None = None,
+) -> Call[shapes.SearchPage]:
+    """What a conversation should be reminded of now: at most `limit` (10) memories that fit into `max_tokens` (1,000).
+
+    `messages`: the last ones, oldest first, as texts or as the objects with `content` that chat interfaces have. Memories of
+    the session `exclude_session` are not told, since the conversation holds them itself. All else is as in `search`.
+
+    Raises EmptyQueryError where no message holds a word, SemanticUnavailableError.
+    """
+    if isinstance(messages, str):
+        raise InvalidInputError("messages", "messages is a list of messages")
+    asked = _search(
+        "/recall",
+        {"messages": list(messages), "exclude_session": exclude_session},
+        namespace=namespace,
+        recursive=recursive,
+        tags=tags,
+        importance_min=importance_min,
+        session_id=session_id,
+        project_id=project_id,
+        since=since,
+        until=until,
+        filter=filter,
+        min_score=min_score,
+        mode=mode,
+        rank=rank,
+        explain=explain,
+        limit=limit,
+        max_tokens=max_tokens,
+    ).asked
+    return _call("POST", "/recall", body=asked)
+
+
+def _search(
+    path: str,
+    asked: Mapping[str, Any],
+    *,
+    recursive: bool,
+    tags: Iterable[str] | None,
+    explain: bool,
+    collapse: bool = False,
+    **more: Any,
+) -> Listing[shapes.SearchPage, shapes.Hit]:
+    flags = {"recursive": None if recursive else False, "explain": explain or None, "collapse": collapse or None}
+    return _listing("POST", path, "results", {**asked, **flags, "tags": _listed(tags), **more})
 
 
 def query(
@@ -666,9 +802,16 @@ def _settings(
     default_ttl: Seconds,
     max_memories: Number,
     max_bytes: Number,
+    language: Text,
     description: Text,
 ) -> dict[str, Any]:
-    return _given(default_ttl=default_ttl, max_memories=max_memories, max_bytes=max_bytes, description=description)
+    return _given(
+        default_ttl=default_ttl,
+        max_memories=max_memories,
+        max_bytes=max_bytes,
+        language=language,
+        description=description,
+    )
 
 
 def create_namespace(
@@ -677,13 +820,14 @@ def create_namespace(
     default_ttl: Seconds = UNSET,
     max_memories: Number = UNSET,
     max_bytes: Number = UNSET,
+    language: Text = UNSET,
     description: Text = UNSET,
 ) -> Call[shapes.Namespace]:
-    """Creates a namespace; what is not given is inherited from the ones above.
+    """Creates a namespace; what is not given is inherited from the ones above. `language`: how search compares words.
 
     Raises AlreadyExistsError, QuotaExceededError.
     """
-    body = {"name": name, "config": _settings(default_ttl, max_memories, max_bytes, description)}
+    body = {"name": name, "config": _settings(default_ttl, max_memories, max_bytes, language, description)}
     return _call("POST", "/namespaces", body=body)
 
 
@@ -693,10 +837,11 @@ def configure_namespace(
     default_ttl: Seconds = UNSET,
     max_memories: Number = UNSET,
     max_bytes: Number = UNSET,
+    language: Text = UNSET,
     description: Text = UNSET,
 ) -> Call[shapes.Namespace]:
     """Replaces all settings of a namespace; what is not given is inherited again. Raises NamespaceNotFoundError."""
-    body = _settings(default_ttl, max_memories, max_bytes, description)
+    body = _settings(default_ttl, max_memories, max_bytes, language, description)
     return _call("PUT", f"/namespaces/{encode_path(name, 'name')}", body=body)
 
 

@@ -29,12 +29,37 @@ class Record(TypedDict):
     search_index: NotRequired[SearchIndex]
 
 
+class Rank(TypedDict, total=False):
+    """What counts beside relevance. `recency_half_life`: seconds or a duration ("30d"), 0: age does not count; `importance`:
+    what the ends of its scale add or take, as a share of the score (0 to 1).
+    """
+
+    recency_half_life: float | str | None
+    importance: float | None
+
+
+class Passage(TypedDict):
+    """A part of a value's words, from character `start` to before `end`."""
+
+    start: int
+    end: int
+    text: str
+
+
 class Hit(Record):
-    """A found memory. `score`: higher is better, comparable within one answer."""
+    """A found memory. `score`: higher is better, from 0 to about 1; `matched`: where the words stand.
+
+    `duplicates`: how many that say the same it stands for, with `collapse`; `message`: the number of the message that asked for
+    it, in a recall; `passages`: in place of a long value, which is then None; `explain`: what the score is made of.
+    """
 
     score: float
     matched: list[str]
     snippet: str
+    duplicates: NotRequired[int]
+    message: NotRequired[int]
+    passages: NotRequired[list[Passage]]
+    explain: NotRequired[dict[str, Any]]
 
 
 class NewMemory(TypedDict, total=False):
@@ -140,11 +165,15 @@ class MemoryPage(TypedDict):
 
 
 class SearchPage(TypedDict):
-    """The best hits. `left_out`: how many of this page did not fit into `max_tokens`."""
+    """The best hits. `left_out`: how many of this page did not fit into `max_tokens`. `mode`: by what was searched: fulltext,
+    semantic or hybrid. `corrected`: words that nothing held, each with the one that was searched for in its place.
+    """
 
     results: list[Hit]
     next_cursor: str | None
     left_out: int
+    mode: str
+    corrected: dict[str, str]
 
 
 class GroupCount(TypedDict):
@@ -169,6 +198,7 @@ class NamespaceSettings(TypedDict, total=False):
     default_ttl: float | None
     max_memories: int | None
     max_bytes: int | None
+    language: str | None
     description: str | None
 
 

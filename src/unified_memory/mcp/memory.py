@@ -11,18 +11,20 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from unified_memory.mcp.budget import BYTES_PER_TOKEN
 from unified_memory.mcp.schema import Schema, anything, array, boolean, integer, number, obj, text
-from unified_memory.mcp.sizes import answer_tokens, max_tokens_schema, room, shortened
+from unified_memory.mcp.sizes import MAX_TOKENS, answer_tokens, max_tokens_schema, room, shortened
 from unified_memory.mcp.tool import Answer, Arguments, Call, Tool, read
 from unified_memory.model.clock import to_rfc3339
 from unified_memory.model.errors import InvalidCursorError, InvalidInputError
-from unified_memory.model.found import Hit
+from unified_memory.model.found import Result, explained
 from unified_memory.model.memory import Memory, encode_memory
 from unified_memory.model.namespace import DEFAULT_NAMESPACE
+from unified_memory.model.passages import Match, shorten
 from unified_memory.model.query import MAX_LIMIT, decode_cursor, encode_cursor
-from unified_memory.model.value import encode
+from unified_memory.model.value import encode, text_of
 from unified_memory.service.contexts import normalise
 from unified_memory.service.projects import project_namespace
-from unified_memory.service.requests import ExactQuery, SearchQuery, StoreRequest
+from unified_memory.service.requests import ExactQuery, RecallQuery, SearchQuery, StoreRequest
+from unified_memory.service.searching import Found
 
 DEFAULT_LIMIT = 10
 # The least that one found memory takes of an answer, and what the word on how to go on takes.
@@ -31,6 +33,8 @@ _LEAST_BYTES = 100
 MAX_ECHO_BYTES = 8_000
 _TAIL_BYTES = 300
 _SHORT_BYTES = 200
+# What a result must tell in the text; what its score is made of comes behind.
+_LINES = 2
 _LEAST_TEXT_BYTES = 12
 # A longer key is not held by a cursor, which would be as long.
 _CURSOR_KEY_BYTES = 60
@@ -39,15 +43,25 @@ _LOOKS = 10_000
 _LOOKS_AT_ONCE = 200
 _PIECES = 20
 _DATE = len("2026-01-31")
+# Of a found memory's words as many characters are told as many results leave room for; each stands in both forms of an answer.
+_LEAST_TOLD, _MOST_TOLD = 240, 600
+_HEAD_BYTES = 150
 
 
 class _Search(Struct, forbid_unknown_fields=True):
-    query: str
+    query: str | None = None
+    messages: list[str] | None = None
     namespace: str | None = None
     tags: list[str] | None = None
     importance_min: int | None = None
     session_id: str | None = None
     project_id: str | None = None
+    since: str | None = None
+    until: str | None = None
+    min_score: float | None = None
+    mode: str = "auto"
+    collapse: bool = False
+    explain: bool = False
     limit: int | None = None
     cursor: str | None = None
     max_tokens: int | None = None
@@ -102,33 +116,55 @@ async def _search_memory(call: Call, arguments: Arguments) -> Answer:
 
 async def _ranked(call: Call, asked: _Search) -> Answer:
     space = room(asked.max_tokens)
-    query = SearchQuery(
-        query=asked.query,
-        namespace=asked.namespace,
-        tags=asked.tags,
-        importance_min=asked.importance_min,
-        session_id=asked.session_id,
-        filter=None if asked.project_id is None else _of_project(asked.project_id),
-        limit=_limit(asked.limit, space),
-        cursor=asked.cursor,
-    )
-    found = await call.service.memories.search(call.principal, query)
-    entries = [_hit(hit, as_json=asked.format == "json") for hit in found.hits]
+    limit = _limit(asked.limit, space)
+    found = await _find_ranked(call, asked, limit)
+    size = max(_LEAST_TOLD, min(_MOST_TOLD, space // (2 * max(1, limit)) - _HEAD_BYTES))
+    entries = [_result(one, size, as_json=asked.format == "json") for one in found.results]
     shown = _fitting(entries, space)
-    left_out = len(entries) - len(shown)
-    if left_out:
-        query.limit = len(shown)
-        found = await call.service.memories.search(call.principal, query)
-    told: dict[str, Any] = {"results": [entry.told for entry in shown], "left_out": left_out}
+    left_out = len(entries) - len(shown) + found.left_out
+    if left_out and asked.messages is None:
+        found.next_cursor = (await _find_ranked(call, asked, len(shown))).next_cursor
+    told: dict[str, Any] = {"results": [entry.told for entry in shown], "left_out": left_out, "mode": found.mode}
+    if found.corrected:
+        told["corrected"] = found.corrected
     if found.next_cursor is not None:
         told["next_cursor"] = found.next_cursor
     if asked.format == "json":
         return Answer(encode(told).decode(), told)
-    lines = [entry.text for entry in shown] or ["Nothing found."]
+    lines = [f"Nothing holds {word!r}; searched for {other!r}." for word, other in found.corrected.items()]
+    lines += [entry.text for entry in shown] or ["Nothing found."]
     if found.next_cursor is not None:
         more = f"{left_out} more left out; " if left_out else "There is more; "
         lines.append(f"{more}go on with cursor={found.next_cursor}")
+    elif left_out:
+        lines.append(f"{left_out} more left out; max_tokens bounds the answer")
     return Answer("\n".join(lines), told)
+
+
+async def _find_ranked(call: Call, asked: _Search, limit: int) -> Found:
+    """By the query, or what the messages remind of. Raises InvalidInputError where it is not one of both."""
+    if (asked.query is None) == (asked.messages is None):
+        raise InvalidInputError("query", "Either query or messages is given")
+    narrowing: dict[str, Any] = {
+        "namespace": asked.namespace,
+        "tags": asked.tags,
+        "importance_min": asked.importance_min,
+        "session_id": asked.session_id,
+        "filter": None if asked.project_id is None else _of_project(asked.project_id),
+        "since": asked.since,
+        "until": asked.until,
+        "min_score": asked.min_score,
+        "mode": asked.mode,
+        "explain": asked.explain,
+        "limit": limit,
+    }
+    if asked.query is not None:
+        query = SearchQuery(query=asked.query, collapse=asked.collapse, cursor=asked.cursor, **narrowing)
+        return await call.service.searching.search(call.principal, query)
+    if asked.cursor is not None:
+        raise InvalidCursorError
+    recalled = RecallQuery(messages=list(asked.messages or ()), max_tokens=MAX_TOKENS, **narrowing)
+    return await call.service.searching.recall(call.principal, recalled)
 
 
 def _of_project(project: str) -> dict[str, Any]:
@@ -137,25 +173,43 @@ def _of_project(project: str) -> dict[str, Any]:
     return {"or": [{"namespace": project_namespace(name)}, {"project_id": {"in": [project, name]}}]}
 
 
-def _hit(hit: Hit, *, as_json: bool) -> _Entry:
-    memory = hit.memory
-    told = {
+def _result(result: Result, size: int, *, as_json: bool) -> _Entry:
+    memory = result.hit.memory
+    told: dict[str, Any] = {
         "id": memory.id,
         "namespace": memory.namespace,
         "key": memory.key,
-        "score": round(hit.score, 3) if math.isfinite(hit.score) else 0.0,
-        "snippet": hit.snippet,
+        "score": round(result.score, 3),
+        "snippet": _best(result, size),
         "importance": memory.importance,
         "tags": list(memory.tags),
         "updated_at": to_rfc3339(memory.updated_at),
     }
+    if result.duplicates is not None:
+        told["duplicates"] = result.duplicates
+    if result.message is not None:
+        told["message"] = result.message
+    if result.explain:
+        told["explain"] = explained(result, result.hit.asked)
     if as_json:
         return _Entry(told)
     tags = "".join(f" #{tag}" for tag in memory.tags)
     head = (
         f"{memory.id} {memory.namespace}/{memory.key} ({told['score']}, {to_rfc3339(memory.updated_at)[:_DATE]}){tags}"
     )
-    return _Entry(told, f"{head}\n  {' '.join(hit.snippet.split())}")
+    same = f" (+{result.duplicates} that say the same)" if result.duplicates else ""
+    lines = [f"{head}{same}", f"  {' '.join(told['snippet'].split())}"]
+    if result.explain:
+        lines.append(f"  {encode(told['explain']).decode()}")
+    return _Entry(told, "\n".join(lines))
+
+
+def _best(result: Result, size: int) -> str:
+    """The value's words, or the best passages of a long one."""
+    hit = result.hit
+    shares = [] if hit.parts is None else hit.parts.terms
+    matches = [Match(start, end, term, shares[term] if term < len(shares) else 1.0) for start, end, term in hit.spans]
+    return shorten(text_of(hit.memory.parsed()), matches, size)
 
 
 def _limit(limit: int | None, space: int) -> int:
@@ -184,9 +238,10 @@ def _short(entry: _Entry, space: int) -> _Entry:
             for name, part in entry.told.items()
         }
         told["tags"] = []
+        told.pop("explain", None)
         lines = None
         if entry.lines is not None:
-            lines = "\n".join(shortened(line, 2 * size) for line in entry.lines.splitlines())
+            lines = "\n".join(shortened(line, 2 * size) for line in entry.lines.splitlines()[:_LINES])
         short = _Entry(told, lines, entry.cursor)
         if short.size <= space or size <= _LEAST_TEXT_BYTES:
             return short
@@ -375,7 +430,12 @@ async def _find(call: Call, asked: _Usage) -> Answer:
     if re.search(r"[*?]", wanted) and not re.search(r"\s", wanted):
         return await _matching(call, _pattern(asked, wanted))
     search = _Search(
-        wanted, _namespace(asked), limit=asked.limit, cursor=asked.cursor, max_tokens=asked.max_tokens, format="json"
+        wanted,
+        namespace=_namespace(asked),
+        limit=asked.limit,
+        cursor=asked.cursor,
+        max_tokens=asked.max_tokens,
+        format="json",
     )
     return await _ranked(call, search)
 
@@ -457,17 +517,23 @@ SEARCH_MEMORY = Tool(
     name="search_memory",
     title="Search memory",
     description=(
-        'Find memories by words, "phrases", prefix* and -not, best first, before you ask the user or solve something anew. '
-        "Answers with snippets; memory_usage retrieve gives the whole."
+        'Find memories by words, "phrases", prefix* and -not, or by what the last messages call for, best first, before you ask '
+        "the user or solve something anew. Of long ones the best passages; memory_usage retrieve gives the whole."
     ),
     input=obj(
-        ("query",),
         query=text(),
+        messages=array(text(), "Instead of query; oldest first"),
         namespace=text(),
         tags=array(text(), "All of them"),
         importance_min=integer(minimum=1, maximum=10),
         session_id=text(),
         project_id=text("Project name"),
+        since=text("Changed since: instant, 7d, last week"),
+        until=text(),
+        min_score=number("0 to 1"),
+        mode=text(enum=["auto", "fulltext", "semantic", "hybrid"]),
+        collapse=boolean("Duplicates as one"),
+        explain=boolean(),
         limit=_LIMIT,
         cursor=_CURSOR,
         max_tokens=max_tokens_schema(),
@@ -485,8 +551,13 @@ SEARCH_MEMORY = Tool(
                 importance=integer(),
                 tags=_TAGS,
                 updated_at=text(),
+                duplicates=integer(),
+                message=integer(),
+                explain={"type": "object"},
             )
         ),
+        mode=text(),
+        corrected={"type": "object"},
         **_MORE,
     ),
     run=_search_memory,
@@ -519,6 +590,8 @@ MEMORY_USAGE = Tool(
         results={"type": "array"},
         stats={"type": "object"},
         deleted=boolean(),
+        mode=text(),
+        corrected={"type": "object"},
         **_MORE,
     ),
     run=_memory_usage,

@@ -3,12 +3,12 @@
 A language is the name of a snowball stemmer (https://snowballstem.org/algorithms/), or `none`: words as they are.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import Stemmer
 
-from unified_memory.model.search import STOP_WORDS, fold, raw_words, words
+from unified_memory.model.search import MAX_TERMS, STOP_WORDS, Term, camel_parts, fold, index_words, raw_words
 
 ENGLISH = "english"
 NONE = "none"
@@ -108,7 +108,11 @@ class Analyzer:
 
     def terms(self, text: str) -> list[str]:
         """The text's words in order, each as its stem."""
-        return self.stems(raw_words(text) if self._signs_matter else words(text))
+        return self.stems(raw_words(text) + camel_parts(text) if self._signs_matter else index_words(text))
+
+    def words(self, text: str) -> list[str]:
+        """The text's words in order, folded, as many as `terms`."""
+        return list(map(fold, raw_words(text) + camel_parts(text))) if self._signs_matter else index_words(text)
 
     def stems(self, cut: Iterable[str]) -> list[str]:
         """The stems of words, folded."""
@@ -142,11 +146,21 @@ def analyzer(language: str) -> Analyzer:
     return Analyzer(language)
 
 
+def telling(terms: Sequence[Term], languages: Iterable[str]) -> tuple[Term, ...]:
+    """The terms that say something in at least one of the languages, at most 32; all of them where none does."""
+    stops = [analyzer(language).stop_words for language in languages]
+    told = [term for term in terms if not (term.plain and all(term.words[0] in stop for stop in stops))]
+    return tuple((told or list(terms))[:MAX_TERMS])
+
+
 def index_text(text: str, language: str) -> str:
     """A text as it is given to an index that stems English by itself: other languages come stemmed, and marked."""
     if language == ENGLISH:
         # The index's own cutting knows other characters as letters than we do; ASCII is the same to both.
-        return text if text.isascii() else " ".join(words(text))
+        if not text.isascii():
+            return " ".join(index_words(text))
+        parts = camel_parts(text)
+        return f"{text}\n{' '.join(parts)}" if parts else text
     return " ".join(marked(analyzer(language).terms(text)))
 
 

@@ -96,7 +96,7 @@ def _bounds(year: int, month: int, day: int | None) -> tuple[date, date]:
 def _valid(year: int | None, month: int, day: int | None) -> Day | None:
     try:
         # A day without a year must be one of some year.
-        date(2024 if year is None else year, month, day or 1)
+        date(2024 if year is None else year, month, 1 if day is None else day)
     except ValueError:
         return None
     return Day(year, month, day)

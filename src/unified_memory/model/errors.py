@@ -108,6 +108,12 @@ class EmptyQueryError(InvalidInputError):
         super().__init__("query", "The query holds nothing to search for")
 
 
+class SemanticUnavailableError(UnifiedMemoryError):
+    """Search by meaning was asked for, and cannot be done here or not yet."""
+
+    code = "semantic_unavailable"
+
+
 class InvalidCursorError(InvalidInputError):
     """A cursor that this listing did not hand out."""
 

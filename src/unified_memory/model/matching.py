@@ -20,6 +20,7 @@ class Finder:
 
     def __init__(self, terms: Sequence[Term], analyzer: Analyzer) -> None:
         self._analyzer = analyzer
+        self._asked = tuple(" ".join(term.words) + ("*" if term.prefix else "") for term in terms)
         self._singles: dict[str, int] = {}
         self._runs: list[tuple[int, list[str], str | None]] = []
         for i, term in enumerate(terms):
@@ -56,9 +57,18 @@ class Finder:
         spans = self.spans(text)
         matched = ["value"] if spans else []
         matched += [name for name, part in fields_of(memory).items() if self.spans(part)]
-        if not matched:
-            matched = ["context"] if one.context else ["meaning"]
-        return Hit(memory, one.score, matched, snippet(text, [(start, end) for start, end, _ in spans]), one)
+        if not matched and one.terms:
+            # Parts of a name in camel case are found, and not shown.
+            matched = ["context"] if one.context else ["value"] if one.relevance else ["meaning"]
+        return Hit(
+            memory,
+            one.score,
+            matched,
+            snippet(text, [(start, end) for start, end, _ in spans]),
+            one,
+            spans,
+            self._asked,
+        )
 
 
 def fields_of(memory: Memory) -> dict[str, str]:

@@ -31,10 +31,9 @@ ASKING_FACTOR = 0.9
 DATE_WEIGHT = 0.1
 DATE_DAYS = 7
 # Of the whole score; the rest is cosine. Both are stretched from 0 to 1 over the candidates.
-FULLTEXT_SHARE = 0.6
+FULLTEXT_SHARE = 0.75
 REACH = max(NEIGHBOURS)
-# Counted in texts up to this size; in longer ones a term counts once.
-COUNTED_CHARS = 65_536
+ENDING_CHARS = 400
 _ASKS = re.compile(r"[?\uff1f\u061f\u037e]\s*(?:\[[^\[\]]*\]\s*)*$")
 
 
@@ -66,6 +65,8 @@ class Needle:
         self._singles: dict[str, list[int]] = {}
         self._runs: list[tuple[int, tuple[str, ...], str | None]] = []
         self._authors: dict[str, frozenset[str]] = {}
+        # Whether texts must be cut with their words.
+        self.prefixed = any(term.prefix for term in (*terms, *banned))
         # The index terms of each term, by which its rarity is told.
         self.alternatives: list[list[tuple[str, ...]]] = []
         for i, term in enumerate((*terms, *banned)):
@@ -81,20 +82,17 @@ class Needle:
                 else:
                     self._runs.append((i, run, term.words[-1] if term.prefix else None))
 
-    def count(self, text: str) -> tuple[list[int], int]:
-        """How often each term (those that must not occur behind the others) stands in a text, and how many words it has."""
+    def count(self, cut: "Cut") -> list[int]:
+        """How often each term stands in a text; those that must not occur behind the others."""
         counts = [0] * len(self.alternatives)
-        held = self._stems.cut(text)
-        singles = self._singles
-        for stem in held:
-            if stem in singles:
-                for i in singles[stem]:
-                    counts[i] += 1
-        if self._runs:
-            raw = self._stems.words(text) if any(prefix for _, _, prefix in self._runs) else ()
-            for i, run, prefix in self._runs:
-                counts[i] += _count_run(held, run, raw, prefix)
-        return counts, len(held)
+        bag = cut.bag
+        for stem, places in self._singles.items():
+            if stem in bag:
+                for i in places:
+                    counts[i] += bag[stem]
+        for i, run, prefix in self._runs:
+            counts[i] += _count_run(cut.stems, run, cut.words, prefix)
+        return counts
 
     def author(self, name: str) -> frozenset[str]:
         """The stems of an author's name."""
@@ -102,6 +100,17 @@ class Needle:
         if known is None:
             known = self._authors[name] = frozenset(self._stems.cut(name))
         return known
+
+
+class Cut(Struct, frozen=True):
+    """A text cut into stems: in order, and how often each occurs; its words (empty: nobody asked); whether it ends in a
+    question.
+    """
+
+    stems: tuple[str, ...]
+    bag: dict[str, int]
+    words: tuple[str, ...]
+    asks: bool
 
 
 class Stems(Protocol):
@@ -185,10 +194,18 @@ class Query(Struct):
     days: Sequence[Day]
 
 
-def body_of(text: str, needle: Needle) -> Body:
-    """What counts of a text."""
-    counts, length = needle.count(text)
-    return Body(counts, length, _ASKS.search(text[-400:]) is not None)
+def cut_text(text: str, stems: Stems, *, words: bool = False) -> Cut:
+    """Cuts a text, with its words where asked for."""
+    held = tuple(stems.cut(text))
+    bag: dict[str, int] = {}
+    for stem in held:
+        bag[stem] = bag.get(stem, 0) + 1
+    return Cut(held, bag, tuple(stems.words(text)) if words else (), _ASKS.search(text[-ENDING_CHARS:]) is not None)
+
+
+def body_of(cut: Cut, needle: Needle) -> Body:
+    """What counts of a value."""
+    return Body(needle.count(cut), len(cut.stems), cut.asks)
 
 
 def rarity(documents: int, holding: float) -> float:
@@ -233,7 +250,9 @@ def order(
             one.recency = 0.5 + 0.5 * 2.0 ** (-max(0, now - candidate.updated_at) / rank.half_life)
         one.score *= one.importance * one.recency
         one.own = candidate.base is not None
-    ranked = sorted((one for one in scored if one.score > 0), key=lambda one: (-one.score, -one.id))
+    ranked = sorted(
+        (one for one in scored if one.score > 0 or one.cosine is not None), key=lambda one: (-one.score, -one.id)
+    )
     # Candidates that are nothing but neighbours must not push an index's own proposals off the page.
     last = max((i for i, one in enumerate(ranked) if one.own), default=-1 if cosines is None else len(ranked) - 1)
     return ranked[: last + 1] if cosines is None else ranked
@@ -289,10 +308,12 @@ def _fuse(scored: Sequence[Scored], cosines: Mapping[int, float], fulltext: floa
     if not known:
         return
     low, high = min(known), max(known)
+    # Where all are equally near, each is as near as one can be.
+    low = low if low < high else low - 1
     best = max(one.score for one in scored) or 1.0
     for one in scored:
-        one.cosine = cosines.get(one.id)
-        meaning = 0.0 if one.cosine is None or high == low else (one.cosine - low) / (high - low)
+        one.cosine = cosine = cosines.get(one.id)
+        meaning = 0.0 if cosine is None else (cosine - low) / (high - low)
         one.score = fulltext * one.score / best + (1 - fulltext) * meaning
 
 

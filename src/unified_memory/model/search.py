@@ -3,6 +3,8 @@
 import re
 import unicodedata
 from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -15,9 +17,25 @@ from unified_memory.model.memory import NO_ATTRIBUTES
 from unified_memory.model.value import content_hash, text_of
 
 MAX_TERMS = 32
+# Of a text that is no query, so much is read, and so many words of it are weighed.
+PLAIN_CHARS = 20_000
+MAX_WORDS = 2_000
 PAIR = 2
 _PIECE = re.compile(r'(-?)"([^"]*)"|(\S+)')
 _WORD = re.compile(r"[^\W_]+")
+# Half a character, which nothing that is stored can hold.
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# Names of several words written in one, as in code. Of ASCII alone: other scripts are not written so.
+_CAMEL = re.compile(r"[a-z0-9][A-Z]")
+_CAMEL_NAME = re.compile(r"\b[A-Za-z0-9]*[a-z0-9][A-Z][A-Za-z0-9]*\b", re.ASCII)
+_CAMEL_PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+# One hyphen: two begin an option of a command line.
+_NEGATED = re.compile(r"-[^-]")
+_APOSTROPHE = re.compile(r"[^\W\d_]['\u2019\u02bc][^\W\d_]")
+_HYPHENATED = re.compile(r"[^\w-]*[^\W\d_]+(?:-[^\W\d_]+)+[^\w-]*")
+_JOINT = re.compile(r"['\u2019\u02bc-]")
+# So many letters beside an apostrophe are what is left of a word.
+SHORTENED = 2
 # Scripts written without blanks, and Korean, whose words carry what other languages write apart: each character is a word
 # of its own, a run of them is a phrase.
 UNSPACED = (
@@ -25,6 +43,8 @@ UNSPACED = (
     "\uf900-\ufaff\U00020000-\U0003ffff"
 )
 _UNSPACED = re.compile(f"([{UNSPACED}])")
+# Those of them that folding leaves as they are; each is a word.
+_SELVES = re.compile("([\u3041-\u3096\u30a1-\u30fa\u30fc\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3]+)")
 _RUN = re.compile(f"([{UNSPACED}]+)")
 ACCENTS = (
     "\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7"
@@ -140,12 +160,44 @@ class SearchTerms(Struct, frozen=True):
 
 def words(text: str) -> list[str]:
     """The words of a text, folded: letters and digits in runs, lower case, no accents; unspaced scripts by character."""
-    return _WORD.findall(fold(spaced(text)))
+    return _WORD.findall(text.lower()) if text.isascii() else _cut(text, fold)
+
+
+def index_words(text: str) -> list[str]:
+    """The words by which a text is found: `words`, and behind them the parts of names in camel case (`parseQuery`)."""
+    return words(text) + camel_parts(text)
+
+
+def camel_parts(text: str) -> list[str]:
+    """The parts of names in camel case, folded: `parseQuery` has parse and query."""
+    if _CAMEL.search(text) is None:
+        return []
+    return [part.lower() for name in _CAMEL_NAME.findall(text) for part in _CAMEL_PART.findall(name)]
 
 
 def raw_words(text: str) -> list[str]:
     """The words of a text as `words` cuts it, in lower case, with their accents."""
-    return _WORD.findall(unicodedata.normalize("NFC", spaced(text).casefold()))
+    return _WORD.findall(text.lower()) if text.isascii() else _cut(text, _composed)
+
+
+def _cut(text: str, change: Callable[[str], str]) -> list[str]:
+    """The words of a text, changed. What `change` leaves alone it is not given: that is the most of many scripts."""
+    found: list[str] = []
+    for i, part in enumerate(_RUN.split(text)):
+        if i % 2 == 0:
+            found += _WORD.findall(change(part)) if part else ()
+            continue
+        for j, run in enumerate(_SELVES.split(part)):
+            if j % 2:
+                found.extend(run)
+            elif run:
+                found += _WORD.findall(change(" ".join(run)))
+    return found
+
+
+def _composed(text: str) -> str:
+    """Lower case, each letter with its accents one character."""
+    return unicodedata.normalize("NFC", text.casefold())
 
 
 def fold(text: str) -> str:
@@ -164,25 +216,51 @@ def parse_search(query: str) -> SearchTerms:
     """The terms of a query as people write it. Raises EmptyQueryError where it holds no letter or digit."""
     found: list[Term] = []
     banned: list[Term] = []
+    query = _SURROGATE.sub(" ", query)
     for minus, phrase, piece in _PIECE.findall(query):
-        if piece:
-            negated = piece.startswith("-") and len(piece) > 1
-            if not negated and not piece.endswith("*") and len(parts := _unspaced_parts(piece)) > 1:
-                found += parts
-                continue
-            term = Term(tuple(words(piece)), piece.endswith("*"), tuple(raw_words(piece)))
-        else:
-            negated = bool(minus)
+        if phrase or not piece:
             term = Term(tuple(words(phrase)), raw=tuple(raw_words(phrase)), quoted=True)
-        if term.words:
-            (banned if negated else found).append(term)
-    telling = [t for t in found if len(t.words) > 1 or t.prefix or t.words[0] not in STOP_WORDS]
+            if term.words:
+                (banned if minus else found).append(term)
+        elif _NEGATED.match(piece):
+            term = Term(tuple(words(piece)), piece.endswith("*"), tuple(raw_words(piece)))
+            if term.words:
+                banned.append(term)
+        elif len(found) < MAX_WORDS:
+            found += _terms_of(piece)
     literal = " ".join(query.replace('"', " ").split())
-    if not found and not any(c.isprintable() and not c.isspace() for c in literal):
+    if not found and (banned or not any(c.isprintable() and not c.isspace() for c in literal)):
         raise EmptyQueryError
-    if not found and banned:
-        raise EmptyQueryError
-    return SearchTerms(tuple(telling or found)[:MAX_TERMS], tuple(banned)[:MAX_TERMS], literal)
+    return SearchTerms(tuple(found[:MAX_WORDS]), tuple(banned[:MAX_TERMS]), literal)
+
+
+def _terms_of(piece: str) -> list[Term]:
+    """The terms of what stands between two blanks: mostly a word; a phrase where signs join several (`foo_bar`, `x/y.py:17`).
+
+    Words with an apostrophe or with hyphens alone between them are words of their own, an unspaced script goes by pairs.
+    """
+    prefix = piece.endswith("*")
+    if not prefix and not piece.isascii() and len(parts := _unspaced_parts(piece)) > 1:
+        return parts
+    if not prefix and (_APOSTROPHE.search(piece) or _HYPHENATED.fullmatch(piece)):
+        cut = [part for part in _JOINT.split(piece) if words(part)]
+        # What the apostrophe has shortened says nothing: Lola's, d'arroser, we'll.
+        telling = [part for part in cut if len(part) > SHORTENED] or cut[:1]
+        return [Term(tuple(words(part)), raw=tuple(raw_words(part))) for part in telling]
+    term = Term(tuple(words(piece)), prefix, tuple(raw_words(piece)))
+    return [term] if term.words else []
+
+
+def plain_search(text: str) -> SearchTerms:
+    """The most telling terms of a text that is no query: nothing in it is an operator.
+
+    Those that occur most often, then the longest. Raises EmptyQueryError where it holds no letter or digit.
+    """
+    pieces = (piece.lstrip("-").rstrip("*") for piece in text[:PLAIN_CHARS].replace('"', " ").split())
+    found = parse_search(" ".join(pieces)).any
+    often = Counter(term for term in found if not (term.plain and term.words[0] in STOP_WORDS)) or Counter(found)
+    telling = sorted(often, key=lambda term: (-often[term], -len("".join(term.words))))
+    return SearchTerms(tuple(telling[:MAX_TERMS]), (), "")
 
 
 def _unspaced_parts(piece: str) -> list[Term]:

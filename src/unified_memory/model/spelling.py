@@ -12,6 +12,12 @@ def reach(word: str) -> int:
     return 1 if len(word) < TWO_FROM else 2
 
 
+def is_misspelling(asked: str, known: str) -> bool:
+    """Whether one word may be meant by the other; a long word may have another ending too."""
+    allowed = reach(asked)
+    return 0 < distance(asked, known, allowed + 1) <= allowed + (len(asked) >= TWO_FROM)
+
+
 def distance(one: str, other: str, most: int) -> int:
     """How many letters must be put in, left out, replaced or changed with their neighbour to make one word of the other.
 
@@ -19,6 +25,18 @@ def distance(one: str, other: str, most: int) -> int:
     """
     if abs(len(one) - len(other)) > most:
         return most + 1
+    row = _last_row(one, other, most)
+    return most + 1 if row is None else min(row[-1], most + 1)
+
+
+def beginning_distance(beginning: str, word: str, most: int) -> int:
+    """The distance of a text from the nearest beginning of a word; `most` + 1 where it is more than `most`."""
+    row = _last_row(beginning, word, most)
+    return most + 1 if row is None else min(*row, most + 1)
+
+
+def _last_row(one: str, other: str, most: int) -> list[int] | None:
+    """The distances of a word from each beginning of another; None where all are more than `most`."""
     before: list[int] = []
     row = list(range(len(other) + 1))
     for i, a in enumerate(one, 1):
@@ -29,6 +47,6 @@ def distance(one: str, other: str, most: int) -> int:
                 least = min(least, before[j - 2] + 1)
             row.append(least)
         if min(row) > most:
-            return most + 1
+            return None
         before = above
-    return min(row[-1], most + 1)
+    return row

@@ -88,6 +88,19 @@ def read_instant(text: str, field: str, now: int, *, end: bool = False) -> int:
     return last if end else first
 
 
+def read_duration(text: str, field: str) -> float:
+    """The seconds of a duration such as `30d`. Raises InvalidInputError naming the field where the text is none."""
+    # Months and years are as long as those before a fixed day.
+    reference = date(2026, 1, 1).toordinal() * 86_400 * SECOND
+    try:
+        back = _back(" ".join(text[:MAX_CHARS].split()), reference)
+    except (ValueError, OverflowError):
+        back = None
+    if back is None:
+        raise InvalidInputError(field, f"{field} is no duration", hint="Give one such as 12h, 30d or 6mo")
+    return (reference - back) / SECOND
+
+
 def needs_library(text: str) -> bool:
     """Whether reading the text takes the library of words, and so may keep its thread for a second."""
     if len(text) > MAX_CHARS:

@@ -13,7 +13,7 @@ from unified_memory import __version__
 AT = "2026-01-02T03:04:05.000006Z"
 # Stands where an answer differs each time.
 JOB_ID = "5r2qYbNRtbXcmkU0"
-SCORE = 1.5
+SCORE = 0.5
 
 STORY: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("POST", "/sessions", {"id": "run-7", "namespace": "acme/web", "cluster_id": "release"}),
@@ -287,8 +287,42 @@ EXAMPLES: dict[tuple[str, str], tuple[Example, ...]] = {
                 ],
                 "next_cursor": None,
                 "left_out": 0,
+                "mode": "fulltext",
+                "corrected": {},
             },
             {"query": "what to push", "namespace": "acme", "tags": ["ops"], "limit": 5},
+        ),
+    ),
+    ("POST", "/similar"): (
+        Example(
+            "To a text",
+            {
+                "results": [_memory(score=SCORE, matched=["value"], snippet="steps\ntag\npush")],
+                "next_cursor": None,
+                "left_out": 0,
+                "mode": "fulltext",
+                "corrected": {},
+            },
+            {"text": "First tag the release, then push it.", "namespace": "acme", "limit": 5},
+        ),
+    ),
+    ("POST", "/recall"): (
+        Example(
+            "For the next answer of an agent",
+            {
+                "results": [_memory(score=SCORE, matched=["value"], snippet="steps\ntag\npush", message=1)],
+                "next_cursor": None,
+                "left_out": 0,
+                "mode": "fulltext",
+                "corrected": {},
+            },
+            {
+                "messages": [
+                    {"role": "user", "content": "Good morning"},
+                    {"role": "user", "content": "What do I push?"},
+                ],
+                "namespace": "acme",
+            },
         ),
     ),
     ("POST", "/query"): (

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Raw
 
 from unified_memory.model.errors import InvalidInputError
-from unified_memory.model.found import Hit
+from unified_memory.model.found import encode_result
 from unified_memory.model.memory import Memory, encode_memory
 from unified_memory.model.namespace import DEFAULT_NAMESPACE
 from unified_memory.model.value import encode, parse
@@ -21,11 +21,14 @@ from unified_memory.service.requests import (
     ListQuery,
     MoveRequest,
     PatchRequest,
+    RecallQuery,
     SearchQuery,
+    SimilarQuery,
     StoreRequest,
     UpdateRequest,
     UpdateWhereRequest,
 )
+from unified_memory.service.searching import Found
 from unified_memory.service.service import Service
 
 _store = msgspec.json.Decoder(StoreRequest)
@@ -37,6 +40,8 @@ _batch_keys = msgspec.json.Decoder(BatchKeysRequest)
 _update_where = msgspec.json.Decoder(UpdateWhereRequest)
 _delete_where = msgspec.json.Decoder(DeleteWhereRequest)
 _search = msgspec.json.Decoder(SearchQuery)
+_similar = msgspec.json.Decoder(SimilarQuery)
+_recall = msgspec.json.Decoder(RecallQuery)
 _query = msgspec.json.Decoder(ExactQuery)
 MERGE_PATCH = "application/merge-patch+json"
 
@@ -176,16 +181,27 @@ async def list_memories(service: Service, call: Call) -> Answer:
     return page("memories", map(encode_memory, listing.memories), listing.next_cursor)
 
 
-def _hit(hit: Hit) -> bytes:
-    more = b',"score":%b,"matched":%b,"snippet":%b' % (encode(hit.score), encode(hit.matched), encode(hit.snippet))
-    return encode_memory(hit.memory, more=more)
-
-
 async def search(service: Service, call: Call) -> Answer:
     """POST /search."""
     call.query()
-    found = await service.memories.search(call.principal, decode(_search, call.body))
-    return page("results", map(_hit, found.hits), found.next_cursor, b',"left_out":%d' % found.left_out)
+    return _found(await service.searching.search(call.principal, decode(_search, call.body)))
+
+
+async def similar(service: Service, call: Call) -> Answer:
+    """POST /similar."""
+    call.query()
+    return _found(await service.searching.similar(call.principal, decode(_similar, call.body)))
+
+
+async def recall(service: Service, call: Call) -> Answer:
+    """POST /recall."""
+    call.query()
+    return _found(await service.searching.recall(call.principal, decode(_recall, call.body)))
+
+
+def _found(found: Found) -> Answer:
+    more = b',"left_out":%d,"mode":%b,"corrected":%b' % (found.left_out, encode(found.mode), encode(found.corrected))
+    return page("results", map(encode_result, found.results), found.next_cursor, more)
 
 
 async def query(service: Service, call: Call) -> Answer:

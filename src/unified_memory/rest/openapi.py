@@ -47,6 +47,7 @@ class Cause(Struct, frozen=True):
 
 _WHEN = {
     "malformed_input": "The body is not JSON in UTF-8",
+    "semantic_unavailable": "Search by meaning was asked for, and cannot be done here, or not yet",
     "read_only": "Writes are off; deletes still work",
     "quota_exceeded": "A quota of a namespace; `quota` names it, `namespace` is the one that sets it",
     "memory_not_found": "There is no such memory, or it has expired",
@@ -315,6 +316,9 @@ def _example_errors() -> dict[str, Any]:
         errors.StorageCorruptError("The storage is damaged"),
         errors.StorageBusyError("Too much is waiting"),
         errors.StorageFullError(),
+        errors.SemanticUnavailableError(
+            "This service does not search by meaning", hint="pip install 'mcp-unified-memory[semantic]'"
+        ),
     ]
     found = {
         _example_name(Cause(error.code, status_of(error), "")): msgspec.json.decode(problem(error).body)

@@ -19,6 +19,7 @@ STATUS: tuple[tuple[type[errors.UnifiedMemoryError], int], ...] = (
     (errors.StorageFullError, 507),
     (errors.StorageBusyError, 503),
     (errors.SchemaTooNewError, 503),
+    (errors.SemanticUnavailableError, 503),
     (errors.StorageError, 500),
 )
 _dumps = msgspec.json.Encoder().encode

@@ -204,7 +204,30 @@ ROUTES: tuple[Route, ...] = (
         body=requests.SearchQuery,
         description='Words, `"phrases"`, `prefix*` and `-not`; any other character is data. The filters beside the query '
         "must all hold.",
-        errors=("empty_query", "invalid_cursor"),
+        errors=("empty_query", "invalid_cursor", "semantic_unavailable"),
+    ),
+    Route(
+        method="POST",
+        path="/similar",
+        handler=memories.similar,
+        tag="Finding",
+        summary="Find memories that are like one, or like a text",
+        answer="SearchResults",
+        body=requests.SimilarQuery,
+        description="By `key` (which is left out of the answer) or by `text`.",
+        errors=("empty_query", "invalid_cursor", "memory_not_found", "semantic_unavailable"),
+    ),
+    Route(
+        method="POST",
+        path="/recall",
+        handler=memories.recall,
+        tag="Finding",
+        summary="Tell a conversation what to be reminded of",
+        answer="SearchResults",
+        body=requests.RecallQuery,
+        description="Searches by each of the last messages, the last one first of all, and merges what is found: without "
+        "near-duplicates, of several sessions, within `max_tokens`.",
+        errors=("empty_query", "semantic_unavailable"),
     ),
     Route(
         method="POST",

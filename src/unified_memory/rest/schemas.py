@@ -210,6 +210,25 @@ _FOUND: Schema = {
     "cursor": _CURSOR,
     "limit": _LIMIT,
 }
+_NARROWED: dict[str, Schema] = {
+    "tags": {**_TAGS, "description": "All of them"},
+    "importance_min": {"minimum": 1, "maximum": 10},
+    "session_id": ref("Name"),
+    "project_id": ref("Name"),
+    "since": {
+        "maxLength": 200,
+        "description": 'Changed then or later: an instant, a duration back from now ("7d"), or words',
+    },
+    "until": {"maxLength": 200, "description": "Changed then or earlier, as `since`"},
+    "min_score": {"description": "Nothing that scores less"},
+}
+_SHOWN: dict[str, Schema] = {
+    "mode": {"enum": ["auto", "fulltext", "semantic", "hybrid"], "description": "By words, by meaning, or by both"},
+    "explain": {"description": "Tell what each score is made of"},
+    "collapse": {"description": "Show near-duplicates as one, the newest"},
+    "content": {"description": "The value, its best passages where it is long, or none"},
+    "max_tokens": {"minimum": 1, "description": "Bounds the answer; 4 bytes count as one token"},
+}
 _CHANGED: Schema = {
     "ttl": _TTL,
     "expires_at": _EXPIRES,
@@ -252,15 +271,39 @@ CONSTRAINTS: dict[str, dict[str, Schema]] = {
     },
     "UpdateWhereRequest": {"filter": ref("Filter"), "namespace": _SCOPE},
     "DeleteWhereRequest": {"filter": ref("Filter"), "namespace": _SCOPE},
+    "RankOptions": {
+        "recency_half_life": {
+            "description": 'Seconds or a duration ("30d") after which an unchanged memory has lost a quarter of its score; it '
+            "loses half in the end. 0: age does not count"
+        },
+        "importance": {
+            "minimum": 0,
+            "maximum": 1,
+            "description": "What the ends of the scale of importance add or take, as a share of the score",
+        },
+    },
     "SearchQuery": {
         **_FOUND,
+        **_NARROWED,
+        **_SHOWN,
         "query": {"minLength": 1, "pattern": r"\S", "description": 'Words, "phrases", prefix*, -not'},
-        "tags": {**_TAGS, "description": "All of them"},
-        "importance_min": {"minimum": 1, "maximum": 10},
-        "session_id": ref("Name"),
-        "project_id": ref("Name"),
-        "since": {**_INSTANT, "description": "Changed then or later"},
-        "until": {**_INSTANT, "description": "Changed then or earlier"},
+    },
+    "SimilarQuery": {
+        **_FOUND,
+        **_NARROWED,
+        **_SHOWN,
+        "key": {**ref("Key"), "description": "The memory that others are to be like; either it or `text`"},
+        "key_namespace": ref("NamespaceName"),
+        "text": {"minLength": 1, "description": "What they are to be like"},
+    },
+    "MessageText": {"content": {"description": "What was said; other members do not matter"}},
+    "RecallQuery": {
+        "namespace": _SCOPE,
+        **_NARROWED,
+        "messages": {"minItems": 1, "description": "The last messages of a conversation, oldest first"},
+        "exclude_session": {**ref("Name"), "description": "Memories of this session are not told"},
+        "mode": _SHOWN["mode"],
+        "limit": _FOUND["limit"],
         "max_tokens": {"minimum": 1, "description": "Bounds the answer; 4 bytes count as one token"},
     },
     "ExactQuery": {
@@ -275,6 +318,7 @@ CONSTRAINTS: dict[str, dict[str, Schema]] = {
         "default_ttl": {"exclusiveMinimum": 0, "exclusiveMaximum": 10**15, "description": "Seconds"},
         "max_memories": {"minimum": 1, "exclusiveMaximum": 10**15},
         "max_bytes": {"minimum": 1, "exclusiveMaximum": 10**15, "description": "Of values"},
+        "language": {"description": "How words are compared: english (where nothing is said), german, …, or none"},
         "description": {"maxLength": 4096},
     },
     "SessionRequest": {
@@ -376,9 +420,21 @@ _MORE: Schema = {
     )
 }
 _MATCH: dict[str, Schema] = {
-    "score": {"type": "number", "description": "Higher is better; comparable within one answer"},
-    "matched": array({"type": "string", "enum": ["value", "key", "tags", "title", "author"]}),
+    "score": {"type": "number", "description": "Higher is better, mostly from 0 to 1"},
+    "matched": array(
+        {"type": "string", "enum": ["value", "key", "tags", "title", "author", "date", "context", "meaning"]},
+        description="Where the words stand; `context`: only in what was stored right before or behind in the same session",
+    ),
     "snippet": {"type": "string", "description": "A part of the value's words around the matches"},
+}
+_MATCH_TOO: dict[str, Schema] = {
+    "duplicates": {**COUNT, "description": "With `collapse`: how many that say the same it stands for"},
+    "message": {**COUNT, "description": "Of a recall: the number of the message that asked for it"},
+    "passages": array(
+        record(start=COUNT, end=COUNT, text=TEXT),
+        description="The best parts of the value's words; `value` is then null",
+    ),
+    "explain": {"type": "object", "description": "What the score is made of"},
 }
 _JOB = record(
     id=TEXT,
@@ -435,9 +491,17 @@ ANSWERS: dict[str, Schema] = {
         sample=told("Some of those that matched", array(record(**_NAMED), maxItems=10)),
     ),
     "MemoryList": page("memories", ref("Memory")),
-    "Hit": told("A memory that was found", record(_MORE, **_MEMORY, **_MATCH)),
+    "Hit": told("A memory that was found", record({**_MORE, **_MATCH_TOO}, **_MEMORY, **_MATCH)),
     "SearchResults": page(
-        "results", ref("Hit"), left_out={**COUNT, "description": "Of this page, for want of `max_tokens`"}
+        "results",
+        ref("Hit"),
+        left_out={**COUNT, "description": "Of this page, for want of `max_tokens`"},
+        mode={"type": "string", "enum": ["fulltext", "semantic", "hybrid"], "description": "By what was searched"},
+        corrected={
+            "type": "object",
+            "additionalProperties": TEXT,
+            "description": "Words that nothing held, each with the one that was searched for in its place",
+        },
     ),
     "QueryResults": page(
         "memories",

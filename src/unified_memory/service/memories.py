@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Struct
 
-from unified_memory.model.clock import Clock, from_rfc3339, to_rfc3339
+from unified_memory.model.clock import Clock, to_rfc3339
 from unified_memory.model.errors import (
     AlreadyExistsError,
     InvalidInputError,
@@ -15,8 +15,7 @@ from unified_memory.model.errors import (
     PermissionDeniedError,
     VersionConflictError,
 )
-from unified_memory.model.found import Hit, SearchRequest
-from unified_memory.model.memory import Memory, SearchIndex, check_key, encode_memory
+from unified_memory.model.memory import Memory, SearchIndex, check_key
 from unified_memory.model.namespace import DEFAULT_NAMESPACE, NamespaceConfig, check_namespace
 from unified_memory.model.principal import Principal
 from unified_memory.model.query import (
@@ -38,7 +37,6 @@ from unified_memory.model.query import (
     parse_order,
     resolve,
 )
-from unified_memory.model.search import parse_search
 from unified_memory.model.value import text_of
 from unified_memory.service.access import Accesses
 from unified_memory.service.drafting import (
@@ -47,8 +45,6 @@ from unified_memory.service.drafting import (
     Stored,
     changed,
     check_ahead,
-    check_importance,
-    check_name,
     check_tags,
     inherited_expiry,
     patched,
@@ -70,11 +66,11 @@ from unified_memory.service.requests import (
     ListQuery,
     MoveRequest,
     PatchRequest,
-    SearchQuery,
     StoreRequest,
     UpdateRequest,
     UpdateWhereRequest,
 )
+from unified_memory.service.sizes import check_limit
 from unified_memory.storage.base import (
     KEEP,
     REMOVE,
@@ -87,7 +83,6 @@ from unified_memory.storage.base import (
     Storage,
 )
 
-TOKEN_BYTES = 4
 WHERE_CHUNK = 200
 # A repeated request is recognised for a day.
 IDEMPOTENCY_MICROSECONDS = 24 * 3600 * 1_000_000
@@ -102,14 +97,6 @@ class Listing(Struct):
 
     memories: list[Memory]
     next_cursor: str | None
-
-
-class Found(Struct):
-    """A page of ranked hits. `left_out`: hits of this page that did not fit into `max_tokens`; the cursor begins with them."""
-
-    hits: list[Hit]
-    next_cursor: str | None
-    left_out: int = 0
 
 
 class Queried(Struct):
@@ -431,7 +418,7 @@ class Memories:
             recursive=recursive,
             where=every(prefix, *_tags(query.tags)),
             order=order,
-            limit=_limit(query.limit),
+            limit=check_limit(query.limit),
             after=decode_cursor(query.cursor, *listing),
         )
         page = await self._storage.select(selection, self._clock.now())
@@ -449,7 +436,7 @@ class Memories:
             recursive=recursive,
             where=where,
             order=order,
-            limit=_limit(query.limit),
+            limit=check_limit(query.limit),
             after=decode_cursor(query.cursor, *listing),
         )
         now = self._clock.now()
@@ -468,39 +455,6 @@ class Memories:
         rows = None if fields is None else [{f.name: shown(f, m) for f in fields} for m in page.items]
         count = await self._storage.count(selection, now) if query.count else None
         return Queried(page.items, encode_cursor(page.next, *listing), rows, count)
-
-    async def search(self, principal: Principal, query: SearchQuery) -> Found:
-        """Memories by relevance. Raises EmptyQueryError, InvalidInputError and below."""
-        terms = parse_search(query.query)
-        limit = _limit(query.limit)
-        tests: list[Filter | None] = [*_tags(query.tags)]
-        check_importance(query.importance_min, "importance_min")
-        if query.importance_min is not None:
-            tests.append(Comparison(parse_field("importance"), Op.GTE, query.importance_min))
-        if query.session_id is not None:
-            tests.append(Comparison(parse_field("session_id"), Op.EQ, check_name(query.session_id, "session_id")))
-        if query.project_id is not None:
-            tests.append(Comparison(parse_field("project_id"), Op.EQ, check_name(query.project_id, "project_id")))
-        for field, op in (("since", Op.GTE), ("until", Op.LTE)):
-            if (instant := getattr(query, field)) is not None:
-                tests.append(Comparison(parse_field("updated_at"), op, _instant(instant, field)))
-        if query.filter:
-            tests.append(parse_filter(query.filter))
-        if query.max_tokens is not None and query.max_tokens < 1:
-            raise InvalidInputError("max_tokens", "max_tokens must be at least 1")
-        where = every(*tests)
-        listing = ("search", terms, query.namespace, query.recursive, where)
-        after = decode_cursor(query.cursor, *listing)
-        offset = after[1] if after else 0
-        request = SearchRequest(*_reach(principal, query), terms, where, limit + 1, max(0, offset))
-        result = await self._storage.search(request, self._clock.now())
-        hits = result.hits
-        for hit in hits:
-            self._accesses.show(hit.memory)
-        shown_hits = within_budget(hits[:limit], query.max_tokens)
-        more = len(hits) > len(shown_hits)
-        cursor = encode_cursor((None, offset + len(shown_hits)), *listing) if more else None
-        return Found(shown_hits, cursor, min(len(hits), limit) - len(shown_hits))
 
     # ---- within
     async def _edit(
@@ -619,7 +573,7 @@ def _one_namespace(in_body: str | None, beside: str) -> str:
 
 
 def _reach(
-    principal: Principal, asked: ListQuery | ExactQuery | SearchQuery | UpdateWhereRequest | DeleteWhereRequest
+    principal: Principal, asked: ListQuery | ExactQuery | UpdateWhereRequest | DeleteWhereRequest
 ) -> tuple[tuple[str, ...], bool]:
     namespace = None if asked.namespace is None else check_namespace(asked.namespace)
     return principal.reach(namespace, recursive=asked.recursive)
@@ -627,19 +581,6 @@ def _reach(
 
 def _tags(tags: Sequence[str] | None) -> list[Filter]:
     return [Comparison(_TAGS, Op.CONTAINS, tag) for tag in check_tags(list(tags), "tags", Limits())] if tags else []
-
-
-def _limit(limit: int) -> int:
-    if not 1 <= limit <= MAX_LIMIT:
-        raise InvalidInputError("limit", f"limit must be from 1 to {MAX_LIMIT}", limit=MAX_LIMIT)
-    return limit
-
-
-def _instant(text: str, field: str) -> int:
-    try:
-        return from_rfc3339(text)
-    except (ValueError, OverflowError):
-        raise InvalidInputError(field, f"{field} must be an RFC 3339 time") from None
 
 
 def _selectable(name: str, argument: str) -> Field:
@@ -657,15 +598,3 @@ def shown(field: Field, memory: Memory) -> Any:
     if field.kind is Kind.INSTANT:
         return to_rfc3339(held)
     return held.hex() if field.kind is Kind.HASH else held
-
-
-def within_budget(hits: list[Hit], max_tokens: int | None) -> list[Hit]:
-    """The first of the hits that fit (4 bytes a token); at least one, since an answer of nothing says nothing."""
-    if max_tokens is None:
-        return hits
-    left = max_tokens * TOKEN_BYTES
-    for i, hit in enumerate(hits):
-        left -= len(encode_memory(hit.memory)) + len(hit.snippet.encode()) + 64
-        if left < 0:
-            return hits[: max(1, i)]
-    return hits

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct
 
 from unified_memory.model.analysis import LANGUAGES
 from unified_memory.model.clock import Clock
@@ -147,7 +147,9 @@ def read_config(config: Mapping[str, Raw]) -> NamespaceConfig:
             raise InvalidInputError(
                 f"config.{name}", f"config.{name} must be greater than 0", hint="null to switch it off"
             )
-    if isinstance(settings.language, str) and settings.language not in LANGUAGES:
+    if settings.language is None:
+        settings = msgspec.structs.replace(settings, language=UNSET)
+    elif isinstance(settings.language, str) and settings.language not in LANGUAGES:
         raise InvalidInputError(
             "config.language",
             "config.language is not a language that is known",

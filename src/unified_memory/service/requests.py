@@ -3,7 +3,7 @@
 Durations are seconds. Of `ttl` and `expires_at` (RFC 3339) at most one is given; null means "never expires".
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
@@ -111,10 +111,19 @@ class DeleteWhereRequest(Struct, forbid_unknown_fields=True):
     dry_run: bool = False
 
 
-class SearchQuery(Struct, forbid_unknown_fields=True):
-    """A ranked search. `since` and `until` bound updated_at; `max_tokens` the answer (4 bytes count as one token)."""
+class RankOptions(Struct, forbid_unknown_fields=True, frozen=True):
+    """What counts beside relevance. `recency_half_life`: seconds or a duration ("30d") after which an unchanged memory has lost
+    a quarter of its score (it loses half in the end; 0: age does not count). `importance`: what the ends of its scale add or
+    take, as a share of the score (0 to 1).
+    """
 
-    query: str
+    recency_half_life: str | float | None = None
+    importance: float | None = None
+
+
+class Narrowing(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Which memories may be found. `since` and `until` bound updated_at: instants, durations back from now, or words."""
+
     namespace: str | None = None
     recursive: bool = True
     tags: list[str] | None = None
@@ -124,9 +133,56 @@ class SearchQuery(Struct, forbid_unknown_fields=True):
     since: str | None = None
     until: str | None = None
     filter: dict[str, Any] | None = None
+    min_score: float | None = None
+
+
+class Showing(Narrowing, kw_only=True):
+    """How they are found and shown. `mode`: auto, fulltext, semantic or hybrid. `collapse`: near-duplicates as one. `content`:
+    the value, its best `passages` where it is long, or `none`. `max_tokens` bounds the answer (4 bytes count as one).
+    """
+
+    mode: str = "auto"
+    rank: RankOptions | None = None
+    explain: bool = False
+    collapse: bool = False
+    content: Literal["value", "passages", "none"] = "value"
     limit: int = DEFAULT_LIMIT
     cursor: str | None = None
     max_tokens: int | None = None
+
+
+class SearchQuery(Showing):
+    """A ranked search."""
+
+    query: str
+
+
+class SimilarQuery(Showing, kw_only=True):
+    """What is like a memory (`key` in `key_namespace`) or a text; one of both."""
+
+    key: str | None = None
+    key_namespace: str = DEFAULT_NAMESPACE
+    text: str | None = None
+
+
+class MessageText(Struct):
+    """A message of a conversation; what else a client keeps of it does not matter."""
+
+    content: str
+
+
+class RecallQuery(Narrowing, kw_only=True):
+    """What a conversation should be reminded of. `messages`: the last ones, oldest first. `exclude_session`: memories of it are
+    not told, since the conversation holds them itself.
+    """
+
+    messages: list[str | MessageText]
+    exclude_session: str | None = None
+    mode: str = "auto"
+    rank: RankOptions | None = None
+    explain: bool = False
+    limit: int = 10
+    max_tokens: int = 1_000
 
 
 class ListQuery(Struct, forbid_unknown_fields=True):

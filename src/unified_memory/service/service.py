@@ -1,5 +1,8 @@
 """Everything that can be done, in one hand."""
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from msgspec import Struct
 
 from unified_memory.model.clock import Clock
@@ -10,11 +13,19 @@ from unified_memory.service.drafting import Limits
 from unified_memory.service.graph import Graph
 from unified_memory.service.guard import Guard
 from unified_memory.service.jobs import Jobs
+from unified_memory.service.meaning import Meanings
 from unified_memory.service.memories import Memories
 from unified_memory.service.namespaces import Namespaces
+from unified_memory.service.searching import Searching
 from unified_memory.service.sessions import Sessions
 from unified_memory.service.upkeep import Upkeep
 from unified_memory.storage.base import Storage
+
+if TYPE_CHECKING:
+    from unified_memory.semantic.embedder import Embedder
+
+# Bytes of vectors held ready, where nobody says otherwise.
+MEANING_CACHE = 256 * 1024**2
 
 
 class Service(Struct):
@@ -23,6 +34,7 @@ class Service(Struct):
     storage: Storage
     clock: Clock
     memories: Memories
+    searching: Searching
     namespaces: Namespaces
     sessions: Sessions
     jobs: Jobs
@@ -30,6 +42,7 @@ class Service(Struct):
     contexts: Contexts
     graph: Graph
     bank: Bank
+    meaning: Meanings | None = None
 
     async def open(self) -> None:
         """Makes the storage ready. Raises StorageError and below."""
@@ -39,6 +52,8 @@ class Service(Struct):
     async def close(self) -> None:
         """Ends jobs, writes down what was gathered, closes the storage."""
         await self.jobs.close()
+        if self.meaning is not None:
+            await self.meaning.close()
         try:
             await self.upkeep.flush()
         finally:
@@ -46,22 +61,32 @@ class Service(Struct):
 
 
 def assemble(
-    storage: Storage, clock: Clock, limits: Limits | None = None, *, read_only: bool = False, storage_limit: int = 0
+    storage: Storage,
+    clock: Clock,
+    limits: Limits | None = None,
+    *,
+    read_only: bool = False,
+    storage_limit: int = 0,
+    embedder: "Callable[[], Embedder] | None" = None,
+    meaning_cache: int = MEANING_CACHE,
 ) -> Service:
-    """The service over a storage."""
+    """The service over a storage. `embedder`: loads what search by meaning needs, which begins with `meaning.start()`."""
     limits = limits or Limits()
     accesses = Accesses(storage)
     guard = Guard(storage, read_only=read_only, limit=storage_limit)
+    meaning = None if embedder is None else Meanings(storage, clock, guard, embedder, cache_bytes=meaning_cache)
     memories = Memories(storage, clock, limits, accesses, guard)
     return Service(
         storage,
         clock,
         memories,
+        Searching(storage, clock, accesses, limits, meaning),
         Namespaces(storage, clock, guard, limits.namespaces),
         Sessions(storage, clock, accesses, guard),
         Jobs(storage, clock),
-        Upkeep(storage, clock, accesses, guard),
+        Upkeep(storage, clock, accesses, guard, meaning),
         Contexts(storage, memories, clock),
         Graph(storage, memories, clock, guard),
         Bank(storage, memories, clock),
+        meaning,
     )

@@ -10,6 +10,7 @@ from unified_memory.model.namespace import check_namespace
 from unified_memory.model.principal import Principal
 from unified_memory.service.access import Accesses
 from unified_memory.service.guard import Guard
+from unified_memory.service.meaning import Meaning, Meanings
 from unified_memory.storage.base import Problem, Progress, Stats, Storage
 
 CLEANUP_CHUNK = 200
@@ -24,21 +25,27 @@ class Removed(Struct):
 
 
 class Health(Struct):
-    """`status`: ok, degraded (works, but see `reasons`) or failing (cannot write, or draining)."""
+    """`status`: ok, degraded (works, but see `reasons`) or failing (cannot write, or draining). `meaning`: how far search by
+    meaning has come, None where it is off.
+    """
 
     status: str
     reasons: list[str]
     checked_at: int
+    meaning: Meaning | None = None
 
 
 class Upkeep:
     """Cleanup, statistics, verification and health."""
 
-    def __init__(self, storage: Storage, clock: Clock, accesses: Accesses, guard: Guard) -> None:
+    def __init__(
+        self, storage: Storage, clock: Clock, accesses: Accesses, guard: Guard, meaning: Meanings | None = None
+    ) -> None:
         self._storage = storage
         self._clock = clock
         self._accesses = accesses
         self._guard = guard
+        self._meaning = meaning
         self._last: Health | None = None
         self.draining = False
 
@@ -89,16 +96,21 @@ class Upkeep:
         now = self._clock.now()
         reasons = []
         status = "ok"
+        meaning = None
         try:
             await self._storage.probe()
             reason = await self._guard.reason()
             if reason is not None:
                 status, reasons = "degraded", [f"read-only: {reason}"]
+            if self._meaning is not None:
+                meaning = await self._meaning.state()
+                if meaning.troubles:
+                    status, reasons = "degraded", [*reasons, *(f"meaning: {one}" for one in meaning.troubles)]
         except StorageError as error:
             status, reasons = "failing", [f"{error.code}: {error.detail}"]
         if self.draining:
             status, reasons = "failing", ["draining"]
-        self._last = Health(status, reasons, now)
+        self._last = Health(status, reasons, now, meaning)
         return self._last
 
     async def health(self) -> Health:

@@ -166,6 +166,42 @@ class Stats(Struct):
     last_seq: int
 
 
+class Code(Struct, frozen=True):
+    """The code of a vector that was made of a memory's content as it was at `seq`, its place in the commit order."""
+
+    id: int
+    seq: int
+    code: bytes
+
+
+class Vector(Struct, frozen=True):
+    """A memory's vector. `place` rises with every vector that is put or moved."""
+
+    place: int
+    id: int
+    code: bytes
+
+
+class VectorNews(Struct):
+    """What happened to vectors, all of one instant: first `gone` left, then `vectors` came.
+
+    `gone`: ids of the memories that were written, moved or removed; of many of them there never was a vector. `seq`: the end of
+    the commit order at that instant.
+    """
+
+    gone: list[int]
+    vectors: list[Vector]
+    seq: int
+
+
+class VectorCounts(Struct):
+    """Visible memories with a vector of the model, and without; `others`: vectors of other models, of whatever memory."""
+
+    embedded: int
+    waiting: int
+    others: int
+
+
 class Problem(Struct):
     """Something that `check` found: where, what, and whether it was mended."""
 
@@ -304,6 +340,47 @@ class Storage(ABC):
         Each is a change in the commit order. Also drops what else has passed: idempotency keys, sessions that expired
         and were to take nothing with them stay listed as expired until their last memory is gone.
         """
+
+    # ---- vectors
+    # A memory has one vector at most, of one model. Writing a Draft over it takes it away in the same unit, and so does
+    # whatever removes the memory; a move keeps it.
+    @abstractmethod
+    async def unembedded(self, model: str, now: int, after_seq: int, limit: int) -> list[Memory]:
+        """Visible memories without a vector of that model, by `seq`, those after `after_seq`.
+
+        Up to `limit`, fewer where their values are large; none only where there are none.
+        """
+
+    @abstractmethod
+    async def put_vectors(self, model: str, codes: Sequence[Code]) -> int:
+        """Puts vectors in the place of those that the memories had; how many. Passes over memories that have another `seq` now.
+
+        All codes of a model have the same length. Raises InvalidInputError for another one, ReadOnlyError.
+        """
+
+    @abstractmethod
+    async def vector_news(
+        self, model: str, scopes: tuple[str, ...], *, recursive: bool, after_place: int, after_seq: int, limit: int
+    ) -> VectorNews:
+        """What came and went after those two places: in `vectors` by `place`, of memories in these subtrees (or, not
+        `recursive`, namespaces) that were not deleted with them; in `gone` of all memories.
+
+        Whoever begins at 0 and 0 and goes on from the last place and `seq` that were shown, until fewer than `limit` vectors
+        come, holds a vector of each memory that has one, and none that was replaced. `gone` does not tell of memories that
+        went with a whole namespace, or whose key was stored and removed again since.
+        """
+
+    @abstractmethod
+    async def with_vectors(self, model: str, ids: Sequence[int], now: int) -> set[int]:
+        """Those of the ids that are of visible memories with a vector of that model."""
+
+    @abstractmethod
+    async def vector_counts(self, model: str, now: int) -> VectorCounts:
+        """How far a model has come; quick enough to be asked every second."""
+
+    @abstractmethod
+    async def drop_vectors(self, keep: str | None, limit: int) -> int:
+        """Removes up to `limit` vectors of all models but `keep`; how many went, 0 when nothing is left."""
 
     # ---- namespaces
     @abstractmethod

@@ -14,13 +14,127 @@ from tests.storage.drafts import (
     store,
     storing,
 )
-from tests.storage.parts.opened import NEIGHBOURS, Opened, assert_clean, examples
+from tests.storage.parts.opened import NEIGHBOURS, Opened, assert_clean, configure, examples
+from unified_memory.model.analysis import LANGUAGES
 from unified_memory.model.errors import (
     EmptyQueryError,
 )
+from unified_memory.model.search import words
 from unified_memory.storage.base import (
     Storage,
 )
+
+# In many scripts, with marks, signs and what only looks like text.
+TEXTS = (
+    "The database was deployed, said Zoë: naïve café, Ångström, ﬁne ½ ²",
+    "Die Häuser der Straße, Übermaß",
+    "Les fichiers ont été supprimés à l'été",
+    "Мы развернули серверы, ёлка",
+    "部署流水线已经完成。データベースを更新しました",
+    "데이터베이스를 배포했습니다",
+    "ฐานข้อมูลถูกปรับใช้แล้ว ລາວ ខ្មែរ မြန်မာ",
+    "نُشِرَت قاعدةُ البيانات ١٢٣",
+    "מסד הנתונים נפרס בְּהַצְלָחָה",
+    "डेटाबेस तैनात किया गया தரவுத்தளம்",
+    "Η βάση δεδομένων Σίσυφος",
+    "İstanbul ıI ŉ ẞ ǅ",
+    "👩‍👩‍👧‍👦 👍🏽 🇩🇪 ❤️ 🏴󠁧󠁢󠁥󠁮󠁧󠁿",
+    "foo_bar E_CONN-42 src/x/y.py:17 parseQuery a.b(c)[d] \\n\\u0041 C:\\x",
+    "e\u0301\u0302\u0303 \u0301 \u200f\u202eabc\u202c a\u200db \u00ad \ufeff \ue000x \ue001y",
+    "\u0378 \U000e0080 \ufdd0 \U0010ffff \u2028 \x85 \x00 \x1b \x7f",
+)
+NASTY = (
+    "\ud800",
+    "word \udfff\ud800 database",
+    '"\ud83d database"',
+    "-\udc00 database",
+    "\udc80*",
+    "\x00",
+    "a\x00b database",
+    "\x00" * 1000,
+    "x" * 100_000,
+    "word " * 20_000,
+    "線" * 50_000,
+    "-x " * 20_000 + "database",
+    '"' * 5_001,
+    '"a" ' * 5_000,
+    '"' * 5_000 + " database",
+    "'" * 5_000,
+    "*" * 5_000,
+    "-" * 5_000,
+    "a*" * 5_000,
+    "(" * 10_000,
+    "\\" * 5_000,
+    "\u202e\u202dabc\u202c\u2066\u2069",
+    "\u200f\u200e\u061c",
+    "e" + "\u0301" * 10_000,
+    "\u0301" * 10_000,
+    "\u0345\u0344\u1e9b\u0323",
+    "\ufdfa" * 500,
+    "\u1100\u1161\u11a8" * 500,
+    "👩‍👩‍👧‍👦",
+    "👩\u200d" * 1000,
+    "🇩🇪🇩",
+    "\u200d",
+    "\ufe0f",
+    "\u0378\u0379 \U000e0fff",
+    "\uffff\ufffe",
+    "\ue000",
+    "\ue001",
+    "database\ue000",
+    "\ue001databas",
+    '"\ue001" OR "\ue000"',
+    "İSTANBUL ﬀ ŉ ß ẞ ς",
+    "\u2028\u2029\x85\x1c\x1d\x1e\x1f",
+    "NEAR(a b, 2)",
+    "database NEAR/2 deployed",
+    "body : database",
+    "{body title} : database",
+    "- {scope} : n1",
+    "^database",
+    "database + deployed",
+    "database AND",
+    "NOT NOT NOT database",
+    "OR",
+    '"database" "deployed" *',
+    '"database*"',
+    'database"deployed',
+    "-database*",
+    '-"database deployed" -"',
+    "memory_text MATCH 'x'",
+    "%s %d {0} $1 ?1 :a @b",
+    "8 May 99999",
+    "31 February 2023",
+    "0 May 2023",
+    "0000-00-00 2023-13-45",
+    "١٢ May ٢٠٢٣",
+    "May ٢٠٢٣ ²⁰²³",
+)
+
+# Longer ones are asked in one language.
+SHORT = 100
+# Lone surrogates and unassigned code points too.
+ANY_TEXT = st.text(st.characters() | st.characters(categories=["Cs", "Cn", "Cf", "Mn", "Co"]), max_size=12)
+
+
+async def fill(storage: Storage, namespace: str) -> None:
+    """All of the texts, in a session, with names."""
+    await apply(
+        storage,
+        *(
+            storing(str(n), text, namespace=namespace, session_id="s", tags=(text[:5],), title=text[5:9], author="Zoë")
+            for n, text in enumerate(TEXTS)
+        ),
+    )
+
+
+async def any_answer(storage: Storage, query: str, *scopes: str) -> None:
+    """Searches; anything may be found, and only that nothing was asked may be said."""
+    try:
+        answer = await hits(storage, query, *scopes, limit=3)
+    except EmptyQueryError:
+        return
+    assert all(hit.score >= 0 for hit in answer)
 
 
 class SearchContract(Opened):
@@ -213,6 +327,45 @@ class SearchContract(Opened):
             except EmptyQueryError:
                 continue
             assert text != value or '"' in text or "-" in text or text != " ".join(text.split()) or result == ["k"]
+
+    @pytest.mark.parametrize("language", LANGUAGES)
+    async def test_no_query_fails_whatever_language_it_meets(self, storage: Storage, language: str) -> None:
+        await configure(storage, "a", language=language)
+        await fill(storage, "a")
+        for query in (*NASTY, *TEXTS):
+            if len(query) <= SHORT:
+                await any_answer(storage, query, "a")
+        await assert_clean(storage)
+
+    @pytest.mark.parametrize("number", range(len(NASTY)))
+    async def test_no_query_fails_whatever_it_holds(self, storage: Storage, number: int) -> None:
+        await configure(storage, "ru", language="russian")
+        for scope in ("default", "ru"):
+            await fill(storage, scope)
+        for query in (NASTY[number], f"database {NASTY[number]}", f'{NASTY[number]} "deployed"'):
+            await any_answer(storage, query)
+
+    @given(query=ANY_TEXT, other=ANY_TEXT)
+    @settings(
+        max_examples=60,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
+    )
+    async def test_no_text_at_all_makes_a_search_fail(self, storage: Storage, query: str, other: str) -> None:
+        if await storage.get("default", "0", NOW) is None:
+            await configure(storage, "de", language="german")
+            for scope in ("default", "de"):
+                await fill(storage, scope)
+        for text in (query, f"{query} {other}", f'"{query}" -{other}', f"{query}* {other}*"):
+            await any_answer(storage, text)
+
+    @pytest.mark.parametrize("language", LANGUAGES)
+    async def test_a_text_of_any_script_is_found_by_itself(self, storage: Storage, language: str) -> None:
+        await configure(storage, "a", language=language)
+        await fill(storage, "a")
+        for number, text in enumerate(TEXTS):
+            if words(text):
+                assert str(number) in await found(storage, text.replace('"', " "), "a"), text
 
     async def test_a_hit_names_the_fields_that_matched(self, storage: Storage) -> None:
         await store(storage, "ocelot", "a puma", tags=("lynx", "big cat"), title="Zebra crossing", author="Ann Quagga")

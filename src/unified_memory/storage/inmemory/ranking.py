@@ -2,14 +2,26 @@
 
 from collections.abc import Callable, Sequence
 
-from unified_memory.model.analysis import analyzer
+from unified_memory.model.analysis import analyzer, telling
 from unified_memory.model.dates import day_at, day_of, named_days
 from unified_memory.model.found import Hit, SearchRequest, SearchResult
 from unified_memory.model.matching import Finder, fields_of, literal_spans
 from unified_memory.model.memory import Memory
-from unified_memory.model.ranking import NEIGHBOURS, Body, Candidate, Needle, PlainStems, Query, Scored, body_of, order
-from unified_memory.model.search import SearchTerms, Term, fold, names_of, snippet, words
-from unified_memory.model.spelling import distance, reach
+from unified_memory.model.ranking import (
+    NEIGHBOURS,
+    Body,
+    Candidate,
+    Cut,
+    Needle,
+    PlainStems,
+    Query,
+    Scored,
+    body_of,
+    cut_text,
+    order,
+)
+from unified_memory.model.search import SearchTerms, Term, fold, index_words, names_of, snippet
+from unified_memory.model.spelling import distance, is_misspelling, reach
 from unified_memory.storage.inmemory.record import Record
 
 
@@ -30,7 +42,8 @@ class Ranking:
         self._language_of = language_of
         self._now = now
         self._needles: dict[str, Needle] = {}
-        self._terms = request.terms
+        spoken = {language_of(record.memory.namespace) for record in chosen}
+        self._terms = SearchTerms(telling(request.terms.any, spoken), request.terms.none, request.terms.literal)
 
     def find(self) -> SearchResult:
         """The hits, best first."""
@@ -48,18 +61,22 @@ class Ranking:
         records = {record.memory.id: record for record in self._chosen}
         return SearchResult([self._hit(records[one.id], one) for one in scored[start:stop]], corrected)
 
+    def _cut(self, record: Record, text: str) -> Cut:
+        language = self._language_of(record.memory.namespace)
+        return cut_text(text, PlainStems(analyzer(language), index_words), words=True)
+
     def _needle(self, namespace: str) -> Needle:
         language = self._language_of(namespace)
         if language not in self._needles:
             told = analyzer(language)
-            self._needles[language] = Needle(self._terms.any, self._terms.none, told, PlainStems(told, words))
+            self._needles[language] = Needle(self._terms.any, self._terms.none, told, PlainStems(told, index_words))
         return self._needles[language]
 
     def _ranked(self) -> list[Scored]:
         near = self._request.near
         visible = [record for record in self._everything if record.memory.visible(self._now)]
-        bodies = {r.memory.id: body_of(r.about.text, self._needle(r.memory.namespace)) for r in visible}
-        names = {r.memory.id: self._needle(r.memory.namespace).count(r.about.title_text)[0] for r in visible}
+        bodies = {r.memory.id: body_of(self._cut(r, r.about.text), self._needle(r.memory.namespace)) for r in visible}
+        names = {r.memory.id: self._needle(r.memory.namespace).count(self._cut(r, r.about.title_text)) for r in visible}
         count = len(self._terms.any)
         held = [float(sum(bool(bodies[n].counts[i] or names[n][i]) for n in bodies)) for i in range(count)]
         stems = [frozenset[str]()] * count
@@ -93,11 +110,20 @@ class Ranking:
         memory = record.memory
         needle = self._needle(memory.namespace)
         named = names_of(memory.attributes)
-        counts, length = needle.count(record.about.title_text)
+        cut = self._cut(record, record.about.title_text)
         authors = needle.author(named.author) if named.author else frozenset[str]()
         day = (day_of(named.occurred_at) if named.occurred_at else None) or day_at(memory.created_at)
         return Candidate(
-            memory.id, body, counts, length, authors, memory.importance, memory.updated_at, day, None, around
+            memory.id,
+            body,
+            needle.count(cut),
+            len(cut.stems),
+            authors,
+            memory.importance,
+            memory.updated_at,
+            day,
+            None,
+            around,
         )
 
     def _hit(self, record: Record, one: Scored) -> Hit:
@@ -135,6 +161,7 @@ class Ranking:
             (asked,) = told.stems((word,))
             for held in {*record.words, *record.title_words}:
                 (stem,) = told.stems((held,))
-                if stem[:1] in set(asked[:2]) and 0 < (apart := distance(asked, stem, allowed)) <= allowed:
+                apart = distance(asked, stem, allowed)
+                if stem[:1] in set(asked[:2]) and 0 < apart <= allowed and is_misspelling(word, held):
                     found.setdefault(held, [apart, 0])[1] -= 1
         return min(found, key=lambda held: (found[held], held), default=None)

@@ -43,6 +43,7 @@ from unified_memory.model.session import Session, WithMemories
 from unified_memory.storage.base import (
     Access,
     Change,
+    Code,
     Draft,
     Edit,
     Group,
@@ -56,6 +57,9 @@ from unified_memory.storage.base import (
     Stats,
     Storage,
     TagUse,
+    Vector,
+    VectorCounts,
+    VectorNews,
 )
 from unified_memory.storage.inmemory.ranking import Ranking
 from unified_memory.storage.inmemory.record import Record, derive, make_record
@@ -78,6 +82,14 @@ class _Kept(Struct):
     fingerprint: bytes
     record: bytes
     until: int
+
+
+class _Made(Struct):
+    """A vector as it is kept."""
+
+    place: int
+    model: str
+    code: bytes
 
 
 class _Unit(Struct):
@@ -129,6 +141,10 @@ class InMemoryStorage(Storage):
         self._jobs: dict[str, tuple[int, Job]] = {}
         self._leases: dict[str, tuple[str, int]] = {}
         self._kept: dict[Ref, _Kept] = {}
+        # Vectors by memory, and where in the commit order a memory last was written, moved or removed.
+        self._vectors: dict[int, _Made] = {}
+        self._changed: dict[int, int] = {}
+        self._last_place = 0
         self._read_only: str | None = None
         self._seq = 0
         self._last_id = 0
@@ -366,6 +382,79 @@ class InMemoryStorage(Storage):
         record = self._records[ref]
         return record.about.content_hash.hex(), list(record.about.keywords)
 
+    # ---- vectors
+
+    async def unembedded(self, model: str, now: int, after_seq: int, limit: int) -> list[Memory]:
+        """See `Storage.unembedded`."""
+        visible = (record.memory for record in self._records.values() if record.memory.visible(now))
+        waiting = [memory for memory in visible if memory.seq > after_seq and not self._is_made(memory.id, model)]
+        return [copy.copy(memory) for memory in sorted(waiting, key=lambda memory: memory.seq)[:limit]]
+
+    async def put_vectors(self, model: str, codes: Sequence[Code]) -> int:
+        """See `Storage.put_vectors`."""
+        if codes:
+            self._refuse_when_read_only()
+        lengths = {len(made.code) for made in self._vectors.values() if made.model == model}
+        if len(lengths | {len(one.code) for one in codes}) > 1:
+            raise InvalidInputError("codes", f"Not all codes of {model} have the same length")
+        put = 0
+        for one in codes:
+            ref = self._refs.get(one.id)
+            if ref is not None and self._records[ref].memory.seq == one.seq:
+                self._vectors[one.id] = _Made(self._next_place(), model, one.code)
+                put += 1
+        return put
+
+    async def vector_news(
+        self, model: str, scopes: tuple[str, ...], *, recursive: bool, after_place: int, after_seq: int, limit: int
+    ) -> VectorNews:
+        """See `Storage.vector_news`."""
+        found = [
+            Vector(made.place, number, made.code)
+            for number, made in self._vectors.items()
+            if made.model == model
+            and made.place > after_place
+            and _within(scopes, self._refs[number][0], recursive=recursive)
+        ]
+        gone = [number for number, seq in self._changed.items() if seq > after_seq] if after_seq else []
+        return VectorNews(gone, sorted(found, key=lambda vector: vector.place)[:limit], self._seq)
+
+    async def with_vectors(self, model: str, ids: Sequence[int], now: int) -> set[int]:
+        """See `Storage.with_vectors`."""
+        made = (number for number in ids if self._is_made(number, model))
+        return {number for number in made if self._records[self._refs[number]].memory.visible(now)}
+
+    async def vector_counts(self, model: str, now: int) -> VectorCounts:
+        """See `Storage.vector_counts`."""
+        visible = [record.memory.id for record in self._records.values() if record.memory.visible(now)]
+        embedded = sum(1 for number in visible if self._is_made(number, model))
+        others = sum(1 for made in self._vectors.values() if made.model != model)
+        return VectorCounts(embedded, len(visible) - embedded, others)
+
+    async def drop_vectors(self, keep: str | None, limit: int) -> int:
+        """See `Storage.drop_vectors`."""
+        gone = [number for number, made in self._vectors.items() if made.model != keep][:limit]
+        for number in gone:
+            del self._vectors[number]
+        return len(gone)
+
+    def _is_made(self, number: int, model: str) -> bool:
+        return number in self._vectors and self._vectors[number].model == model
+
+    def _next_place(self) -> int:
+        self._last_place += 1
+        return self._last_place
+
+    def _follow(self, gone: dict[int, Ref], unit: _Unit) -> None:
+        """Moves the vectors of what was moved, and drops those of what was written over or removed."""
+        written = {record.memory.id: ref for ref, record in unit.records.items() if record is not None}
+        for number in gone.keys() | written.keys():
+            self._changed[number] = unit.seq
+            if number in self._vectors:
+                made = self._vectors.pop(number)
+                if number in written and written[number] != gone.get(number):
+                    self._vectors[number] = structs.replace(made, place=self._next_place())
+
     # ---- namespaces
 
     async def get_namespace(self, name: str, now: int) -> Namespace | None:
@@ -416,6 +505,7 @@ class InMemoryStorage(Storage):
             dead = [self._records.pop(ref) for ref in refs]
             for record in dead:
                 del self._refs[record.memory.id]
+                self._vectors.pop(record.memory.id, None)
             self._leave(one)
             del self._spaces[one]
             for session in [ref for ref in self._sessions if ref[0] == one]:
@@ -698,9 +788,12 @@ class InMemoryStorage(Storage):
 
     def _apply(self, unit: _Unit) -> None:
         """Makes the unit's changes; nothing in here can fail. Removals first: a moved memory keeps its id."""
+        before: dict[int, Ref] = {}
         for ref in unit.records:
             if ref in self._records:
-                del self._refs[self._records.pop(ref).memory.id]
+                number = self._records.pop(ref).memory.id
+                before[number] = ref
+                del self._refs[number]
         for ref, (version, seq) in unit.gone.items():
             self._gone[ref] = Change(seq, *ref, version, deleted=True)
         for ref, record in unit.records.items():
@@ -708,6 +801,7 @@ class InMemoryStorage(Storage):
                 self._records[ref] = record
                 self._refs[record.memory.id] = ref
                 self._gone.pop(ref, None)
+        self._follow(before, unit)
         self._versions |= unit.versions
         for namespace, _ in unit.versions:
             self._make_space(namespace, unit.now)

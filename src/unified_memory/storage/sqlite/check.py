@@ -213,12 +213,18 @@ def _check_orphans(connection: Database, found: _Found) -> None:
     for table, delete in (
         ("search_index", "DELETE FROM search_index WHERE memory_id = ?"),
         ("memory_tags", "DELETE FROM memory_tags WHERE memory_id = ?"),
+        ("vectors", "DELETE FROM vectors WHERE memory_id = ?"),
     ):
         for (number,) in connection.execute(
             f"SELECT DISTINCT memory_id FROM {table} WHERE memory_id NOT IN (SELECT id FROM memories)"  # noqa: S608 - two fixed names
         ):
             found.say(f"{table} of memory {number}", "The memory is not there", derived=True)
             found.orphans.append((delete, number))
+    for (number,) in connection.execute(
+        "SELECT v.memory_id FROM vectors v LEFT JOIN models o ON o.id = v.model_id WHERE length(v.code) IS NOT o.length"
+    ):
+        found.say(f"vectors of memory {number}", "It is none that its model makes", derived=True)
+        found.orphans.append(("DELETE FROM vectors WHERE memory_id = ?", number))
 
 
 COUNTS = "SELECT namespace_id, count(*) AS memories, total(octet_length(value_json)) AS bytes FROM memories GROUP BY namespace_id"

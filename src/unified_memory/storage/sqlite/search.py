@@ -1,7 +1,7 @@
 """Ranked search: the index proposes, the rules of `model.ranking` decide on the words of what it proposed."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -9,7 +9,7 @@ import apsw
 import msgspec
 from msgspec import Struct
 
-from unified_memory.model.analysis import ENGLISH, MARK, analyzer, index_text
+from unified_memory.model.analysis import ENGLISH, MARK, analyzer, index_text, telling
 from unified_memory.model.dates import Day, day_at, day_of, named_days
 from unified_memory.model.found import Hit, SearchRequest, SearchResult
 from unified_memory.model.matching import Finder, fields_of, literal_spans
@@ -24,20 +24,26 @@ from unified_memory.model.ranking import (
     Scored,
     Stems,
     body_of,
+    cut_text,
     order,
 )
-from unified_memory.model.search import SearchTerms, Term, fold, names_of, snippet, words
+from unified_memory.model.search import Names, SearchTerms, Term, fold, index_words, names_of, snippet, words
+from unified_memory.model.spelling import is_misspelling
 from unified_memory.model.value import parse, text_of
 from unified_memory.storage.sqlite.connection import Database
 from unified_memory.storage.sqlite.filters import Binding, condition, select_scope
 from unified_memory.storage.sqlite.languages import Languages
 from unified_memory.storage.sqlite.rows import RECORD, memory_of
 from unified_memory.storage.sqlite.scopes import scope_token
-from unified_memory.storage.sqlite.vocabulary import alternatives, holding, inside, known_near
+from unified_memory.storage.sqlite.texts import Text, Texts
+from unified_memory.storage.sqlite.vocabulary import EXACT, alternatives, exactly, holding, inside, known_near
 
 # Words in key, tags, title, author and date weigh twice; the scope weighs nothing.
 WEIGHTS = "1.0, 2.0, 0.0"
 MAX_SCOPE_TOKENS = 64
+# Where more of everything lies in the scopes, their token costs more to look through than what it saves; what is found is
+# checked by name in any case.
+LARGE_SHARE = 0.3
 # So many of what the index proposes are ranked by their own words; the neighbours of the first of them too.
 WINDOW = 32
 EXPANDED = 20
@@ -49,8 +55,11 @@ WHOLE_SESSION = 256
 MAX_ENTRIES = 8_000
 # Of a word that is more frequent than that, the newest so many are looked at.
 MAX_NEWEST = 20_000
+# Of more words than that none is taken for a typing error.
+MAX_CORRECTED = 4
 # Longer values are not read to be ranked: the index tells which words they hold.
 READ_BYTES = 65_536
+NO_NAMES = Names()
 _encode = msgspec.json.Encoder().encode
 
 
@@ -93,8 +102,11 @@ class Proposal(Struct):
 class _Search:
     """One search on one connection."""
 
-    def __init__(self, connection: Database, request: SearchRequest, now: int, languages: Languages) -> None:
+    def __init__(
+        self, connection: Database, request: SearchRequest, now: int, languages: Languages, texts: Texts
+    ) -> None:
         self.connection = connection
+        self.texts = texts
         self.request = request
         self.now = now
         self.languages = languages.now(connection)
@@ -105,18 +117,21 @@ class _Search:
         waiting = connection.execute("SELECT DISTINCT language FROM stale_text")
         self.spoken = sorted(self.languages.within(request.scopes).union(row[0] for row in waiting))
         self._needles: dict[str, Needle] = {}
-        self.terms = request.terms
+        self.terms = SearchTerms(telling(request.terms.any, self.spoken), request.terms.none, request.terms.literal)
         self._days = named_days(self.terms.literal)
         self._documents = connection.execute("SELECT total(memories) FROM namespaces").get
+        self._share = self._part()
 
     def needle(self, language: str) -> Needle:
         """The terms, ready to be counted in texts of that language."""
         needle = self._needles.get(language)
         if needle is None:
-            told = analyzer(language)
-            stems: Stems = _english[self.connection] if language == ENGLISH else PlainStems(told, words)
-            needle = self._needles[language] = Needle(self.terms.any, self.terms.none, told, stems)
+            stems = self._stems(language)
+            needle = self._needles[language] = Needle(self.terms.any, self.terms.none, analyzer(language), stems)
         return needle
+
+    def _stems(self, language: str) -> Stems:
+        return _english[self.connection] if language == ENGLISH else PlainStems(analyzer(language), index_words)
 
     def find(self) -> SearchResult:
         """The hits, best first, and which words were taken for others."""
@@ -126,9 +141,8 @@ class _Search:
             if hits := self._inside_words():
                 return SearchResult(hits)
             corrected = self._correct()
-            if not corrected:
-                return SearchResult([])
-            scored, tail = self._by_words()
+            if corrected:
+                scored, tail = self._by_words()
         start, stop = self.request.offset, self.request.offset + self.request.limit
         return SearchResult(self._hits([*scored, *tail][start:stop]), corrected)
 
@@ -174,44 +188,55 @@ class _Search:
         return Query(terms, stems, held, self._documents, self._days)
 
     def _propose(self, query: Query, wanted: int) -> list[Proposal]:
-        chosen, bounded = self._affordable(query)
-        newest = -1 if not bounded or self.request.where is not None else MAX_NEWEST
-        match = self._match([self.terms.any[i] for i in chosen])
-        found = self._rows(match, wanted, newest)
-        if bounded and len(self.terms.any) > 1:
-            # Each word alone is too frequent; those that hold the two rarest together may be older than the newest.
-            rarest = sorted(range(len(self.terms.any)), key=lambda i: query.holding[i])[:2]
-            match = self._match([self.terms.any[i] for i in rarest], together=True)
-            merged = {one.id: one for one in (*found, *self._rows(match, wanted, newest))}
+        by_rarity, chosen, bounded = self._affordable(query)
+        terms = [self.terms.any[i] for i in by_rarity]
+        newest = -1 if self.request.where is not None else MAX_NEWEST
+        found = self._rows(self._match(terms[:chosen], terms[chosen:]), wanted, newest)
+        while len(found) < WINDOW and chosen < len(terms):
+            # The rarest words found too little: the next one is looked at too, however frequent.
+            chosen += 1
+            found = self._rows(self._match(terms[:chosen], terms[chosen:]), wanted, newest)
+        if bounded and len(terms) > 1:
+            # Each word alone is too frequent; those that hold all of them, or the two rarest, may be older than the newest.
+            merged = {one.id: one for one in found}
+            for together in {len(terms), 2}:
+                match = self._match(terms[:together], terms[together:], together=True)
+                merged |= {one.id: one for one in self._rows(match, wanted, newest)}
             found = sorted(merged.values(), key=lambda one: (-one.score, -one.id))
         return found
 
-    def _affordable(self, query: Query) -> tuple[list[int], bool]:
-        """The terms to propose by, and whether even the rarest of them is in too many memories."""
-        share = self._share()
+    def _affordable(self, query: Query) -> tuple[list[int], int, bool]:
+        """The terms, rarest first; by how many of them to propose; whether even the rarest of them is in too many memories."""
+        share = self._share if self._scope_match() else 1.0
         by_rarity = sorted(range(len(query.holding)), key=lambda i: query.holding[i])
-        chosen: list[int] = []
-        entries = 0.0
+        chosen, entries = 0, 0.0
         for i in by_rarity:
             entries += query.holding[i] * share
             if chosen and entries > MAX_ENTRIES:
                 break
-            chosen.append(i)
-        return sorted(chosen), query.holding[by_rarity[0]] * share > MAX_NEWEST
+            chosen += 1
+        return by_rarity, chosen, query.holding[by_rarity[0]] * share > MAX_NEWEST
 
-    def _share(self) -> float:
+    def _part(self) -> float:
         """How much of everything lies in the scopes."""
-        if "" in self.request.scopes or not self._documents or len(self.request.scopes) > MAX_SCOPE_TOKENS:
+        if "" in self.request.scopes or not self._documents:
             return 1.0
         # The index knows subtrees only.
         scope, bound = select_scope(self.request.scopes, recursive=True)
         inside_them = self.connection.execute(f"SELECT total(n.memories) FROM namespaces n WHERE {scope}", bound).get  # noqa: S608
         return float(inside_them / self._documents)
 
-    def _match(self, terms: Sequence[Term], *, together: bool = False) -> str:
-        """The index's query: every word is quoted, so nothing that a caller writes is syntax."""
-        joined = (" AND " if together else " OR ").join(f"({self._either(term)})" for term in terms)
-        text = f"{{body title}} : ({joined})"
+    def _match(self, terms: Sequence[Term], others: Sequence[Term], *, together: bool = False) -> str:
+        """The index's query: every word is quoted, so nothing that a caller writes is syntax.
+
+        Memories with any of the terms (with `together` all of them); the `others` only add to their scores.
+        """
+        found = (" AND " if together else " OR ").join(f"({self._either(term)})" for term in terms)
+        if others:
+            # The index counts what stands in a memory wherever it stands in the query.
+            also = " OR ".join(f"({self._either(term)})" for term in (*terms, *others))
+            found = f"({found}) AND ({also})"
+        text = f"{{body title}} : ({found})"
         if scope := self._scope_match():
             text = f"{scope} AND {text}"
         if self.terms.none:
@@ -228,13 +253,14 @@ class _Search:
 
     def _scope_match(self) -> str:
         scopes = self.request.scopes
-        if "" in scopes or len(scopes) > MAX_SCOPE_TOKENS:
+        if self._share > LARGE_SHARE or len(scopes) > MAX_SCOPE_TOKENS:
             return ""
         return "scope : (" + " OR ".join(f'"{scope_token(scope)}"' for scope in scopes) + ")"
 
     def _rows(self, match: str, wanted: int, newest: int) -> list[Proposal]:
         # Candidates are ranked before they are looked up; where too many of them fall through the filter, more are taken.
-        take = wanted + 32 if self.request.where is None and self.request.recursive else -1
+        narrow = self.request.where is None and self.request.recursive
+        take = round(wanted / max(self._share, LARGE_SHARE)) + 32 if narrow else -1
         while True:
             rows = self.connection.execute(
                 f"""WITH found AS MATERIALIZED (
@@ -278,13 +304,13 @@ class _Search:
                 base[number] = None
                 places[number] = places[expanded[number]]
         needed = set(base).union(*(neighbours.values() for number, neighbours in around.items() if number in base))
-        rows = self._read(needed, places, around)
+        texts = self._texts_of(needed, places, around)
+        bodies = {number: self._body(number, text, language) for number, (text, language) in texts.items()}
         candidates = []
         for number, score in base.items():
-            if number in rows:
-                row, body = rows[number]
-                nearby = [(d, rows[other][1]) for d, other in around.get(number, {}).items() if other in rows]
-                candidate = self._candidate(row, body, places[number].namespace, score, nearby)
+            if number in texts:
+                nearby = [(d, bodies[other]) for d, other in around.get(number, {}).items() if other in bodies]
+                candidate = self._candidate(number, *texts[number], bodies[number], score, nearby)
                 if candidate is not None:
                     candidates.append(candidate)
         return candidates
@@ -328,29 +354,65 @@ class _Search:
         behind = [row[0] for row in self.connection.execute(f"{side} > ? ORDER BY id LIMIT ?", bound)]
         return [*reversed(before), number, *behind]
 
-    def _read(
+    def _texts_of(
         self, needed: set[int], places: dict[int, Proposal], around: dict[int, dict[int, int]]
-    ) -> dict[int, tuple[tuple[Any, ...], Body]]:
-        """By memory, the row of what is visible of these, and what counts of its value."""
+    ) -> dict[int, tuple[Text, str]]:
+        """By memory, what is read of those that are visible, and in which language they are."""
         # A neighbour lies in the namespace of the memory beside which it stands.
         spoken = {number: self.languages.of(one.namespace) for number, one in places.items()}
         for number, neighbours in around.items():
             if number in spoken:
                 for other in neighbours.values():
                     spoken.setdefault(other, spoken[number])
-        found = {}
-        for row in self.connection.execute(
-            f"""SELECT m.id, m.key, CAST(m.metadata AS BLOB), m.importance, m.created_at, m.updated_at,
-                octet_length(m.value_json),
-                CASE WHEN octet_length(m.value_json) <= {READ_BYTES} THEN CAST(m.value_json AS BLOB) END
-                FROM json_each(?) AS j CROSS JOIN memories m ON m.id = j.value
-                WHERE m.expires_at IS NULL OR m.expires_at > ?""",  # noqa: S608 - a fixed number
+        found: dict[int, tuple[Text, str]] = {}
+        missing = []
+        for number, seq in self.connection.execute(
+            "SELECT m.id, m.seq FROM json_each(?) AS j CROSS JOIN memories m ON m.id = j.value"
+            " WHERE m.expires_at IS NULL OR m.expires_at > ?",
             (_encode(sorted(needed)).decode(), self.now),
         ):
-            needle = self.needle(spoken[row[0]])
-            body = self._told_by_index(row[0], row[6]) if row[7] is None else body_of(text_of(parse(row[7])), needle)
-            found[row[0]] = (row, body)
+            language = spoken[number]
+            text = None if self.needle(language).prefixed else self.texts.get(number, language, seq)
+            if text is None:
+                missing.append(number)
+            else:
+                found[number] = (text, language)
+        for number, text in self._read(missing, spoken):
+            found[number] = (text, spoken[number])
         return found
+
+    def _read(self, missing: list[int], spoken: dict[int, str]) -> Iterator[tuple[int, Text]]:
+        """Reads texts, and keeps them unless they were cut with their words."""
+        for row in self.connection.execute(
+            f"""SELECT m.id, m.seq, m.key, CAST(m.metadata AS BLOB), m.importance, m.created_at, m.updated_at,
+                octet_length(m.value_json),
+                CASE WHEN octet_length(m.value_json) <= {READ_BYTES} THEN CAST(m.value_json AS BLOB) END
+                FROM json_each(?) AS j CROSS JOIN memories m ON m.id = j.value""",  # noqa: S608 - a fixed number
+            (_encode(missing).decode(),),
+        ):
+            number, seq, key, metadata, importance, created_at, updated_at, size, value = row
+            language = spoken[number]
+            stems, prefixed = self._stems(language), self.needle(language).prefixed
+            named = NO_NAMES if metadata is None else names_of(metadata)
+            text = Text(
+                seq,
+                size,
+                None if value is None else cut_text(text_of(parse(value)), stems, words=prefixed),
+                cut_text(named.text(key), stems, words=prefixed),
+                named.author,
+                named.occurred_at,
+                importance,
+                created_at,
+                updated_at,
+            )
+            if not prefixed:
+                self.texts.put(number, language, text)
+            yield number, text
+
+    def _body(self, number: int, text: Text, language: str) -> Body:
+        return (
+            self._told_by_index(number, text.size) if text.body is None else body_of(text.body, self.needle(language))
+        )
 
     def _told_by_index(self, number: int, size: int) -> Body:
         """What counts of a long value: each term once, if the index has it there."""
@@ -363,26 +425,20 @@ class _Search:
         return Body(counts, size // 6)
 
     def _candidate(
-        self, row: tuple[Any, ...], body: Body, namespace: str, base: float | None, around: list[tuple[int, Body]]
+        self, number: int, text: Text, language: str, body: Body, base: float | None, around: list[tuple[int, Body]]
     ) -> Candidate | None:
         """The candidate, None where it holds what must not occur."""
-        number, key, metadata, importance, created_at, updated_at = row[:6]
-        needle = self.needle(self.languages.of(namespace))
-        authors: frozenset[str] = frozenset()
-        day: Day | None = None
-        text = key
-        if metadata is not None:
-            named = names_of(metadata)
-            text = named.text(key)
-            authors = needle.author(named.author) if named.author else authors
-            day = day_of(named.occurred_at) if self._days and named.occurred_at else None
-        if self._days and day is None:
-            day = day_at(created_at)
-        names, length = needle.count(text)
+        needle = self.needle(language)
+        names = needle.count(text.names)
         for i in range(len(self.terms.any), len(names)):
             if names[i] or body.counts[i]:
                 return None
-        return Candidate(number, body, names, length, authors, importance, updated_at, day, base, around)
+        authors = needle.author(text.author) if text.author else frozenset[str]()
+        day: Day | None = None
+        if self._days:
+            day = (day_of(text.occurred_at) if text.occurred_at else None) or day_at(text.created_at)
+        length = len(text.names.stems)
+        return Candidate(number, body, names, length, authors, text.importance, text.updated_at, day, base, around)
 
     # ---- what is shown
     def _hits(self, page: list[Scored]) -> list[Hit]:
@@ -410,7 +466,10 @@ class _Search:
         """Those that hold the query as it stands inside of words."""
         literal = self.terms.literal.rstrip("*") or self.terms.literal
         needle = fold(literal)
-        if not needle:
+        # Of three words or more those in the middle would stand there whole, and would have been found by themselves.
+        middle = words(needle)[1:-1]
+        told = {word for term in self.terms.any for word in term.words}
+        if not needle or not told.isdisjoint(middle):
             return []
         narrowed, bound = inside(self.connection, literal, needle, self._scope_match())
         rows = self.connection.execute(
@@ -433,11 +492,16 @@ class _Search:
         """Takes the nearest known words for those that nothing holds, and tells which; empty where there are none."""
         corrected: dict[str, str] = {}
         terms = []
+        if len(self.terms.any) > MAX_CORRECTED:
+            # A question of which no word is known is about something else, not full of errors.
+            return corrected
         for term in self.terms.any:
             near = self._nearest(term.words[0]) if term.plain else None
             if near is not None:
                 corrected[term.words[0]] = near
             terms.append(term if near is None else Term((near,), raw=(near,)))
+        if not corrected:
+            return corrected
         self.terms = SearchTerms(tuple(terms), self.terms.none, self.terms.literal)
         self._needles.clear()
         return corrected
@@ -446,13 +510,14 @@ class _Search:
         """The word nearest to this one among those that the caller may see, as it stands there."""
         for language in self.spoken:
             for stem in known_near(self.connection, word, language):
-                if (shown := self._visible_word(stem, language)) is not None and shown != word:
+                shown = self._visible_word(stem, language)
+                if shown is not None and is_misspelling(word, shown):
                     return shown
         return None
 
     def _visible_word(self, stem: str, language: str) -> str | None:
         """A word of that stem in a memory that the caller may see."""
-        match = f'{{body title}} : ("{stem if language == ENGLISH else stem + MARK}")'
+        match = f"{{body title}} : ({exactly(stem if language == ENGLISH else stem + MARK)})"
         scope = self._scope_match()
         row = self.connection.execute(
             f"""SELECT {RECORD} FROM memory_text CROSS JOIN memories m ON m.id = memory_text.rowid
@@ -471,9 +536,9 @@ class _Search:
         return None
 
 
-def find(connection: Database, request: SearchRequest, now: int, languages: Languages) -> SearchResult:
+def find(connection: Database, request: SearchRequest, now: int, languages: Languages, texts: Texts) -> SearchResult:
     """The hits of a search, best first."""
-    return _Search(connection, request, now, languages).find()
+    return _Search(connection, request, now, languages, texts).find()
 
 
 def register(connection: Database) -> None:
@@ -481,7 +546,8 @@ def register(connection: Database) -> None:
 
     `holds(needle, key, metadata, value)`: whether the folded needle stands in any of the texts. A view of the index's terms.
     And a tokenizer that takes the place of the built-in one in queries: of a word that may go on (deploy*) it gives beside
-    the stem the word itself, since the stems of longer words begin with that (deployment -> deploy, but deploy -> deploi).
+    the stem the word itself, since the stems of longer words begin with that (deployment -> deploy, but deploy -> deploi);
+    and what `exactly` quotes stays as it is.
     """
     connection.create_scalar_function("holds", _holds, 4, deterministic=True)
     connection.execute("PRAGMA query_only = OFF")
@@ -490,6 +556,8 @@ def register(connection: Database) -> None:
     stems = _english[connection] = EnglishStems(connection)
 
     def tokenize(utf8: bytes, flags: int, locale: str | None) -> list[tuple[Any, ...]]:
+        if utf8.startswith(EXACT.encode()):
+            return [(0, len(utf8), utf8[len(EXACT.encode()) :].decode())]
         stemmed = stems.stemming(utf8, apsw.FTS5_TOKENIZE_DOCUMENT, locale)
         if not flags & apsw.FTS5_TOKENIZE_PREFIX:
             return stemmed

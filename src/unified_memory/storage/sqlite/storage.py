@@ -22,6 +22,7 @@ from unified_memory.model.session import Session, WithMemories
 from unified_memory.storage.base import (
     Access,
     Change,
+    Code,
     Edit,
     Group,
     Idempotency,
@@ -33,8 +34,10 @@ from unified_memory.storage.base import (
     Stats,
     Storage,
     TagUse,
+    VectorCounts,
+    VectorNews,
 )
-from unified_memory.storage.sqlite import search
+from unified_memory.storage.sqlite import search, vectors
 from unified_memory.storage.sqlite.check import check_all
 from unified_memory.storage.sqlite.connection import (
     Database,
@@ -47,6 +50,7 @@ from unified_memory.storage.sqlite.connection import (
 from unified_memory.storage.sqlite.filters import Binding, condition, group_expression, order_terms, select_scope
 from unified_memory.storage.sqlite.languages import Languages
 from unified_memory.storage.sqlite.rows import GET, JOB, RECORD, SESSION, job_of, memory_of, session_of
+from unified_memory.storage.sqlite.texts import Texts
 from unified_memory.storage.sqlite.transaction import Transaction
 from unified_memory.storage.sqlite.writer import Writer
 
@@ -81,6 +85,7 @@ class SQLiteStorage(Storage):
         self._program = program
         self._clock = clock or SystemClock()
         self._languages = Languages()
+        self._texts = Texts()
         self._point: Database | None = None
         self._writer: Writer | None = None
         self._pool: ThreadPoolExecutor | None = None
@@ -237,7 +242,7 @@ class SQLiteStorage(Storage):
     async def search(self, request: SearchRequest, now: int) -> SearchResult:
         if not request.scopes:
             return SearchResult([])
-        return await self._read(lambda connection: search.find(connection, request, now, self._languages))
+        return await self._read(lambda connection: search.find(connection, request, now, self._languages, self._texts))
 
     async def refresh_index(self, limit: int) -> int:
         waiting = self._read_point("SELECT EXISTS (SELECT 1 FROM stale_text)")
@@ -259,6 +264,30 @@ class SQLiteStorage(Storage):
 
     async def expire(self, now: int, limit: int) -> list[tuple[str, int]]:
         return await self._write.do(lambda tx: tx.expire(now, limit))
+
+    # ---- vectors
+    async def unembedded(self, model: str, now: int, after_seq: int, limit: int) -> list[Memory]:
+        return await self._read(lambda connection: vectors.unembedded(connection, model, now, after_seq, limit))
+
+    async def put_vectors(self, model: str, codes: Sequence[Code]) -> int:
+        return await self._write.do(lambda tx: tx.put_vectors(model, codes))
+
+    async def vector_news(
+        self, model: str, scopes: tuple[str, ...], *, recursive: bool, after_place: int, after_seq: int, limit: int
+    ) -> VectorNews:
+        scope = select_scope(scopes, recursive=recursive)
+        return await self._read(
+            lambda connection: vectors.news(connection, model, scope, (after_place, after_seq), limit)
+        )
+
+    async def with_vectors(self, model: str, ids: Sequence[int], now: int) -> set[int]:
+        return await self._read(lambda connection: vectors.held(connection, model, ids, now))
+
+    async def vector_counts(self, model: str, now: int) -> VectorCounts:
+        return await self._read(lambda connection: vectors.counts(connection, model, now))
+
+    async def drop_vectors(self, keep: str | None, limit: int) -> int:
+        return await self._write.do(lambda tx: tx.drop_vectors(keep, limit))
 
     # ---- namespaces
     async def get_namespace(self, name: str, now: int) -> Namespace | None:

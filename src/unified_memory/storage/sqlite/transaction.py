@@ -26,7 +26,8 @@ from unified_memory.model.memory import NO_ATTRIBUTES, Memory
 from unified_memory.model.namespace import NamespaceConfig, ancestors, contains, inherit
 from unified_memory.model.search import describe
 from unified_memory.model.session import Session, WithMemories
-from unified_memory.storage.base import Access, Draft, Edit, Idempotency, Keep, Outcome, Remove, Replayed
+from unified_memory.storage.base import Access, Code, Draft, Edit, Idempotency, Keep, Outcome, Remove, Replayed
+from unified_memory.storage.sqlite import vectors
 from unified_memory.storage.sqlite.connection import Database
 from unified_memory.storage.sqlite.filters import select_scope
 from unified_memory.storage.sqlite.pending import Pending
@@ -90,6 +91,8 @@ class Transaction:
         self._epoch = -1
         self.last_id = self.last_seq = 0
         self.read_only: str | None = None
+        # Whether there may be vectors: without them no write pays for them.
+        self._embedded = False
         self._use: dict[int, list[int]] = {}
         self._sessions: dict[tuple[int, str], tuple[str | None, int]] = {}
         self._written = 0
@@ -105,9 +108,10 @@ class Transaction:
         found = self.connection.execute("PRAGMA user_version").get
         if found != VERSION:
             raise SchemaTooNewError(found, VERSION)
-        self.last_id, self.last_seq, epoch, self.read_only = self.connection.execute(
-            "SELECT last_id, last_seq, epoch, read_only FROM counters"
+        self.last_id, self.last_seq, epoch, self.read_only, embedded = self.connection.execute(
+            "SELECT last_id, last_seq, epoch, read_only, EXISTS (SELECT 1 FROM models) FROM counters"
         ).get
+        self._embedded = bool(embedded)
         self._written = self.last_seq
         if epoch != self._epoch:
             self._places.clear()
@@ -364,6 +368,8 @@ class Transaction:
             count, last_accessed = current.access_count, current.last_accessed
             seq, version = self.next_seq(), current.version + 1
             self._pending.update(number, ref, version, seq, now, draft, metadata)
+            if self._embedded:
+                self._pending.unembed(number)
             self._count(place.id, 0, size - old_size, version)
         self._heads.pop(ref, None)
         self._buried.pop(ref, None)
@@ -483,6 +489,8 @@ class Transaction:
         self.flush()
         run("DELETE FROM memory_text WHERE rowid = ?", (number,))
         run("DELETE FROM search_index WHERE memory_id = ?", (number,))
+        if self._embedded:
+            run("DELETE FROM vectors WHERE memory_id = ?", (number,))
         run("DELETE FROM memories WHERE id = ?", (number,))
 
     def move(self, source: tuple[str, str], target: tuple[str, str], now: int, expected: int | None) -> Memory:
@@ -522,6 +530,9 @@ class Transaction:
             "UPDATE memories SET namespace_id = ?, key = ?, version = ?, seq = ?, updated_at = ? WHERE id = ?",
             (goal.id, key, version, seq, now, memory.id),
         )
+        if self._embedded:
+            # What it means stays; whoever holds vectors of the target finds it as a new one.
+            run(vectors.MOVE, (memory.id,))
         if memory.session_id is not None:
             run(
                 "INSERT OR IGNORE INTO sessions (namespace_id, id, project_id, created_at, last_used)"
@@ -530,6 +541,19 @@ class Transaction:
             )
         self.reindex(memory.id)
         return msgspec.structs.replace(memory, namespace=goal.name, key=key, version=version, seq=seq, updated_at=now)
+
+    def put_vectors(self, model: str, codes: Sequence[Code]) -> int:
+        """Puts vectors of memories that are still as they were."""
+        self.settle()
+        if self.read_only is not None:
+            raise ReadOnlyError(self.read_only)
+        self._embedded = True
+        return vectors.put(self.connection, model, codes)
+
+    def drop_vectors(self, keep: str | None, limit: int) -> int:
+        """Removes vectors of other models."""
+        self.settle()
+        return vectors.drop(self.connection, keep, limit)
 
     def touch(self, accesses: Sequence[Access]) -> None:
         """Writes down accesses."""

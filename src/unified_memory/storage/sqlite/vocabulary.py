@@ -8,6 +8,8 @@ from unified_memory.model.spelling import distance, reach
 from unified_memory.storage.sqlite.connection import Database
 from unified_memory.storage.sqlite.filters import Binding
 
+# Before a term of the index in a query; of no script (private use), so that no text holds it.
+EXACT = "\ue001"
 # Of the terms that begin as a prefix does, so many are counted.
 MAX_PREFIX_TERMS = 200
 # So many terms that hold a text are looked up, the most frequent first.
@@ -15,6 +17,11 @@ MAX_INSIDE = 1_000
 # A stem may have lost the end of its word: the beginning of the text that must be left of it, in characters.
 LEAST_LEFT = 3
 _encode = msgspec.json.Encoder().encode
+
+
+def exactly(term: str) -> str:
+    """The index's query for one of its own terms, which must not be stemmed again."""
+    return f'"{EXACT}{term}"'
 
 
 def alternatives(term: Term, language: str) -> list[str]:
@@ -56,7 +63,7 @@ def inside(connection: Database, literal: str, needle: str, scope: str) -> tuple
     terms = _holding_inside(connection, cut[0], last=len(cut) == 1)
     if not terms:
         return "0", []
-    match = "{body title} : (" + " OR ".join(f'"{term}"' for term in terms) + ")"
+    match = "{body title} : (" + " OR ".join(map(exactly, terms)) + ")"
     if scope:
         match = f"{scope} AND {match}"
     return "m.id IN (SELECT rowid FROM memory_text WHERE memory_text MATCH ?)", [match]
