@@ -25,11 +25,11 @@ WORD = re.compile(r"[^\W_]+")
 
 def plainly_cut(text: str) -> list[str]:
     """What `words` gives, by its definition."""
-    return WORD.findall(fold(spaced(text)))
+    return WORD.findall(spaced(fold(spaced(text))))
 
 
 def plainly_cut_raw(text: str) -> list[str]:
-    return WORD.findall(unicodedata.normalize("NFC", spaced(text).casefold()))
+    return WORD.findall(spaced(unicodedata.normalize("NFC", spaced(text).casefold())))
 
 
 @given(text=ANY)

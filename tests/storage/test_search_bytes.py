@@ -1,4 +1,4 @@
-"""Deleted text leaves the bytes of the database with the next `shrink`, that of its index too."""
+"""Deleted text leaves the bytes of the database with the next pass that forgets, that of its index too."""
 
 import random
 import string
@@ -54,7 +54,7 @@ async def test_words_of_what_was_removed_leave_the_files(storage: Storage, tmp_p
     for n in range(30):
         await remove(storage, f"k{n}")
     assert [await found(storage, word) for word in words] == [[]] * 30
-    await storage.shrink()
+    await storage.forget()
     assert held(tmp_path, words) == set()
 
 
@@ -67,7 +67,7 @@ async def test_words_of_what_was_replaced_leave_the_files_and_the_new_ones_stay(
     await fill(storage)
     for n, word in enumerate(words[20:]):
         await store(storage, f"k{n}", f"some {word}")
-    await storage.shrink()
+    await storage.forget()
     # Names of tags are kept in a list of their own.
     assert held(tmp_path, words[20:]) == set(words[20:])
     assert [await found(storage, word) for word in words] == [[]] * 20 + [[f"k{n}"] for n in range(20)]
@@ -80,7 +80,7 @@ async def test_words_of_what_has_expired_leave_the_files(storage: Storage, tmp_p
         await store(storage, f"k{n}", f"some {word}", expires_at=LATER)
     await fill(storage)
     assert await storage.expire(LATER, 100)
-    await storage.shrink()
+    await storage.forget()
     assert held(tmp_path, words) == set()
     assert await storage.check(fix=False) == []
 
@@ -94,7 +94,7 @@ async def test_words_of_a_purged_namespace_leave_the_files(storage: Storage, tmp
     for ticket in await storage.delete_namespace("de", NOW, recursive=True):
         while await storage.purge(ticket, NOW, 10):
             pass
-    await storage.shrink()
+    await storage.forget()
     assert held(tmp_path, words) == set()
 
 
@@ -105,24 +105,24 @@ async def test_words_of_the_old_language_leave_the_files(storage: Storage) -> No
     await storage.put_namespace("a", NamespaceConfig(language="german"), NOW, create=False)
     while await storage.refresh_index(10):
         pass
-    await storage.shrink()
+    await storage.forget()
     assert await found(storage, "untersuchung", "a") == ["k"]
     assert await storage.check(fix=False) == []
 
 
-async def test_a_second_shrink_finds_what_was_removed_since(storage: Storage, tmp_path: Path) -> None:
+async def test_a_second_pass_finds_what_was_removed_since(storage: Storage, tmp_path: Path) -> None:
     words = secrets(2)
     await fill(storage)
     for word in words:
         await store(storage, "k", word)
         await remove(storage, "k")
-        await storage.shrink()
+        await storage.forget()
         assert held(tmp_path, words) == set()
 
 
-async def test_a_shrink_of_what_forgets_nothing_writes_nothing(storage: Storage, tmp_path: Path) -> None:
+async def test_a_pass_of_what_forgets_nothing_writes_nothing(storage: Storage, tmp_path: Path) -> None:
     await fill(storage)
-    await storage.shrink()
+    await storage.forget()
     before = (tmp_path / "memory.db").read_bytes()
-    await storage.shrink()
+    await storage.forget()
     assert (tmp_path / "memory.db").read_bytes() == before

@@ -7,7 +7,7 @@ memory full of the query's words would reach; so it lies from 0 to 1 and can be 
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import log
 from typing import Protocol
 
@@ -129,9 +129,9 @@ class Stems(Protocol):
 class PlainStems:
     """`Stems` by an analyzer."""
 
-    def __init__(self, analyzer: Analyzer, cut_words: Callable[[str], list[str]]) -> None:
+    def __init__(self, analyzer: Analyzer) -> None:
         self._analyzer = analyzer
-        self.words = cut_words
+        self.words = analyzer.words
 
     def cut(self, text: str) -> list[str]:
         """See `Stems`."""

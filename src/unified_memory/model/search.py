@@ -185,13 +185,13 @@ def _cut(text: str, change: Callable[[str], str]) -> list[str]:
     found: list[str] = []
     for i, part in enumerate(_RUN.split(text)):
         if i % 2 == 0:
-            found += _WORD.findall(change(part)) if part else ()
+            found += _WORD.findall(spaced(change(part))) if part else ()
             continue
         for j, run in enumerate(_SELVES.split(part)):
             if j % 2:
                 found.extend(run)
             elif run:
-                found += _WORD.findall(change(" ".join(run)))
+                found += _WORD.findall(spaced(change(" ".join(run))))
     return found
 
 
@@ -204,7 +204,9 @@ def fold(text: str) -> str:
     """Lower case without accents; the index and the query are folded alike."""
     if text.isascii():
         return text.lower()
-    return unicodedata.normalize("NFC", _ACCENT.sub("", unicodedata.normalize("NFKD", text.casefold())))
+    # Letters of another shape (mathematical, circled) have no lower case of their own before they are decomposed.
+    plain = _ACCENT.sub("", unicodedata.normalize("NFKD", text.casefold())).casefold()
+    return unicodedata.normalize("NFC", plain)
 
 
 def spaced(text: str) -> str:

@@ -1,8 +1,15 @@
 """Typing errors: how many of them lie between two words."""
 
+from collections.abc import Iterable
+
 # From so many letters on a word may have one error, and two.
 ONE_FROM = 4
 TWO_FROM = 8
+# Of more words than that none is taken for a typing error: a question of which no word is known is about something else.
+MAX_CORRECTED = 4
+# So many letters of a word may be an ending that its stem has lost; and no stem that is tried for one is shorter.
+ENDING = 5
+LEAST_STEM = 4
 
 
 def reach(word: str) -> int:
@@ -12,10 +19,26 @@ def reach(word: str) -> int:
     return 1 if len(word) < TWO_FROM else 2
 
 
-def is_misspelling(asked: str, known: str) -> bool:
-    """Whether one word may be meant by the other; a long word may have another ending too."""
-    allowed = reach(asked)
-    return 0 < distance(asked, known, allowed + 1) <= allowed + (len(asked) >= TWO_FROM)
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that may be meant by a mistyped one; a long word may have another ending too."""
+    allowed = reach(word) + (len(word) >= TWO_FROM)
+    found = {held: distance(word, held, allowed) for held in known}
+    meant = [held for held, errors in found.items() if 0 < errors <= allowed]
+    return min(meant, key=lambda held: (found[held], held), default=None)
+
+
+def nearness(word: str, its_stem: str, stem: str) -> int:
+    """How many errors lie between a word and those of a stem at least; more than `reach` where it is too far.
+
+    The ending of a mistyped word is mostly not one that the stemmer knows, so what the stem lacks may be one.
+    """
+    allowed = reach(word)
+    if stem[:1] not in its_stem[:2]:
+        return allowed + 1
+    near = distance(its_stem, stem, allowed)
+    if len(stem) < max(LEAST_STEM, len(word) - allowed - ENDING):
+        return near
+    return min(near, beginning_distance(stem, word, allowed))
 
 
 def distance(one: str, other: str, most: int) -> int:

@@ -1,5 +1,6 @@
 """The passes that keep the storage tidy, and what the service says of itself."""
 
+import secrets
 from collections.abc import AsyncIterator
 
 from msgspec import Struct
@@ -14,6 +15,8 @@ from unified_memory.service.meaning import Meaning, Meanings
 from unified_memory.storage.base import Problem, Progress, Stats, Storage
 
 CLEANUP_CHUNK = 200
+# To forget means to write the index anew: on average no more than that.
+FORGET_BYTES_PER_SECOND = 100_000
 PROBE_MICROSECONDS = 1 * SECOND
 
 
@@ -58,7 +61,13 @@ class Upkeep:
         for ticket in await self._storage.dead_namespaces():
             while purged := await self._storage.purge(ticket, self._clock.now(), CLEANUP_CHUNK):
                 yield Removed({}, purged)
-        await self._storage.shrink()
+        while await self._storage.refresh_index(CLEANUP_CHUNK):
+            pass
+        size = await self._storage.size()
+        if size is not None and await self.lease("forget", secrets.token_hex(8), size / FORGET_BYTES_PER_SECOND):
+            await self._storage.forget()
+        else:
+            await self._storage.shrink()
         await self._guard.look()
 
     async def flush(self) -> None:

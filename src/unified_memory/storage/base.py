@@ -237,6 +237,12 @@ class Storage(ABC):
         """Gives the room that deletes have freed back, in steps between which others write."""
 
     @abstractmethod
+    async def forget(self) -> None:
+        """Takes the words of what was removed or replaced out of the bytes of the index, and the room that they had, in steps
+        between which others write. Costs as much as writing the index anew.
+        """
+
+    @abstractmethod
     async def size(self) -> int | None:
         """Bytes of all our files, None where this backend has none of its own."""
 

@@ -20,8 +20,8 @@ from unified_memory.model.ranking import (
     cut_text,
     order,
 )
-from unified_memory.model.search import SearchTerms, Term, fold, index_words, names_of, snippet
-from unified_memory.model.spelling import distance, is_misspelling, reach
+from unified_memory.model.search import SearchTerms, Term, fold, names_of, snippet
+from unified_memory.model.spelling import MAX_CORRECTED, nearest, nearness, reach
 from unified_memory.storage.inmemory.record import Record
 
 
@@ -63,13 +63,13 @@ class Ranking:
 
     def _cut(self, record: Record, text: str) -> Cut:
         language = self._language_of(record.memory.namespace)
-        return cut_text(text, PlainStems(analyzer(language), index_words), words=True)
+        return cut_text(text, PlainStems(analyzer(language)), words=True)
 
     def _needle(self, namespace: str) -> Needle:
         language = self._language_of(namespace)
         if language not in self._needles:
             told = analyzer(language)
-            self._needles[language] = Needle(self._terms.any, self._terms.none, told, PlainStems(told, index_words))
+            self._needles[language] = Needle(self._terms.any, self._terms.none, told, PlainStems(told))
         return self._needles[language]
 
     def _ranked(self) -> list[Scored]:
@@ -142,8 +142,10 @@ class Ranking:
         return sorted(hits, key=lambda hit: -hit.memory.id)
 
     def _correct(self) -> dict[str, str]:
-        corrected = {}
+        corrected: dict[str, str] = {}
         terms = []
+        if len(self._terms.any) > MAX_CORRECTED:
+            return corrected
         for term in self._terms.any:
             near = self._nearest(term.words[0]) if term.plain else None
             if near is not None:
@@ -154,14 +156,13 @@ class Ranking:
         return corrected
 
     def _nearest(self, word: str) -> str | None:
-        allowed = reach(word)
         found: dict[str, list[int]] = {}
         for record in self._chosen:
             told = analyzer(self._language_of(record.memory.namespace))
             (asked,) = told.stems((word,))
             for held in {*record.words, *record.title_words}:
                 (stem,) = told.stems((held,))
-                apart = distance(asked, stem, allowed)
-                if stem[:1] in set(asked[:2]) and 0 < apart <= allowed and is_misspelling(word, held):
+                apart = nearness(word, asked, stem)
+                if apart <= reach(word) and nearest(word, (held,)):
                     found.setdefault(held, [apart, 0])[1] -= 1
         return min(found, key=lambda held: (found[held], held), default=None)

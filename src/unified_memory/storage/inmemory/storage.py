@@ -164,6 +164,9 @@ class InMemoryStorage(Storage):
     async def shrink(self) -> None:
         """See `Storage.shrink`. Nothing to give back."""
 
+    async def forget(self) -> None:
+        """See `Storage.forget`. Nothing is kept of what was removed."""
+
     async def size(self) -> int | None:
         """None: there are no files."""
         return None

@@ -80,7 +80,8 @@ def _look(connection: Database, progress: Progress | None) -> _Found:
     tags = _tag_sums(connection)
     tokenizer = connection.fts5_tokenizer("porter", ["unicode61", "remove_diacritics", "2"])
     spoken = Languages().now(connection)
-    # What waits to be indexed again stands there as it was: in a language that may no longer be known.
+    # What waits to be indexed again stands there as it was: in a language that may no longer be known. So does what a deleted
+    # namespace held.
     waiting = {row[0] for row in connection.execute("SELECT memory_id FROM stale_text")}
     found.again |= waiting
     done = 0
@@ -91,8 +92,7 @@ def _look(connection: Database, progress: Progress | None) -> _Found:
             ORDER BY m.id"""  # noqa: S608 - fixed columns
     ):
         held = actual.pop(row[0], None)
-        name = row[1] if row[1] is not None else row[16]
-        language = None if row[0] in waiting or name is None else spoken.of(name)
+        language = None if row[0] in waiting or row[1] is None else spoken.of(row[1])
         _check_memory(row, held, tags.pop(row[0], 0), tokenizer, language, found)
         done += 1
         if progress is not None and done % PROGRESS_EVERY == 0:
@@ -132,12 +132,7 @@ def _check_memory(
         return
     indexed_alike = True
     if language is not None:
-        # A deleted namespace keeps the tokens of its former name until it is purged.
-        columns = (
-            index_text(told.text, language),
-            index_text(told.title_text, language),
-            scope_tokens(name or deleted),
-        )
+        columns = (index_text(told.text, language), index_text(told.title_text, language), scope_tokens(name))
         indexed_alike = index_sum == _sum(_terms(tokenizer, columns))
     if digest is not None and digest != told.content_hash and not indexed_alike and not found.text_broken:
         # Neither its hash nor its words are what was stored: it is the value that has changed, and no one knows from what.

@@ -27,8 +27,8 @@ from unified_memory.model.ranking import (
     cut_text,
     order,
 )
-from unified_memory.model.search import Names, SearchTerms, Term, fold, index_words, names_of, snippet, words
-from unified_memory.model.spelling import is_misspelling
+from unified_memory.model.search import Names, SearchTerms, Term, fold, names_of, snippet, words
+from unified_memory.model.spelling import MAX_CORRECTED, nearest
 from unified_memory.model.value import parse, text_of
 from unified_memory.storage.sqlite.connection import Database
 from unified_memory.storage.sqlite.filters import Binding, condition, select_scope
@@ -55,8 +55,8 @@ WHOLE_SESSION = 256
 MAX_ENTRIES = 8_000
 # Of a word that is more frequent than that, the newest so many are looked at.
 MAX_NEWEST = 20_000
-# Of more words than that none is taken for a typing error.
-MAX_CORRECTED = 4
+# So many memories are looked through for the word of a stem that is nearest to a mistyped one.
+MAX_LOOKED_THROUGH = 10
 # Longer values are not read to be ranked: the index tells which words they hold.
 READ_BYTES = 65_536
 NO_NAMES = Names()
@@ -131,7 +131,7 @@ class _Search:
         return needle
 
     def _stems(self, language: str) -> Stems:
-        return _english[self.connection] if language == ENGLISH else PlainStems(analyzer(language), index_words)
+        return _english[self.connection] if language == ENGLISH else PlainStems(analyzer(language))
 
     def find(self) -> SearchResult:
         """The hits, best first, and which words were taken for others."""
@@ -493,7 +493,6 @@ class _Search:
         corrected: dict[str, str] = {}
         terms = []
         if len(self.terms.any) > MAX_CORRECTED:
-            # A question of which no word is known is about something else, not full of errors.
             return corrected
         for term in self.terms.any:
             near = self._nearest(term.words[0]) if term.plain else None
@@ -510,30 +509,25 @@ class _Search:
         """The word nearest to this one among those that the caller may see, as it stands there."""
         for language in self.spoken:
             for stem in known_near(self.connection, word, language):
-                shown = self._visible_word(stem, language)
-                if shown is not None and is_misspelling(word, shown):
-                    return shown
+                meant = nearest(word, self._visible_words(stem, language))
+                if meant is not None:
+                    return meant
         return None
 
-    def _visible_word(self, stem: str, language: str) -> str | None:
-        """A word of that stem in a memory that the caller may see."""
+    def _visible_words(self, stem: str, language: str) -> Iterator[str]:
+        """Words of that stem in memories that the caller may see."""
         match = f"{{body title}} : ({exactly(stem if language == ENGLISH else stem + MARK)})"
         scope = self._scope_match()
-        row = self.connection.execute(
+        told = analyzer(language)
+        for row in self.connection.execute(
             f"""SELECT {RECORD} FROM memory_text CROSS JOIN memories m ON m.id = memory_text.rowid
                 JOIN namespaces n ON n.id = m.namespace_id
-                WHERE memory_text MATCH ? AND {self.scope} AND (m.expires_at IS NULL OR m.expires_at > ?) LIMIT 1""",  # noqa: S608
-            (f"{scope} AND {match}" if scope else match, *self.scope_bound, self.now),
-        ).fetchone()
-        if row is None:
-            return None
-        memory = memory_of(row)
-        told = analyzer(language)
-        for text in (*fields_of(memory).values(), text_of(memory.parsed())):
-            for word in words(text):
-                if word == stem or told.stems((word,)) == [stem]:
-                    return word
-        return None
+                WHERE memory_text MATCH ? AND {self.scope} AND (m.expires_at IS NULL OR m.expires_at > ?) LIMIT ?""",  # noqa: S608
+            (f"{scope} AND {match}" if scope else match, *self.scope_bound, self.now, MAX_LOOKED_THROUGH),
+        ):
+            memory = memory_of(row)
+            for text in (*fields_of(memory).values(), text_of(memory.parsed())):
+                yield from (word for word in words(text) if word == stem or told.stems((word,)) == [stem])
 
 
 def find(connection: Database, request: SearchRequest, now: int, languages: Languages, texts: Texts) -> SearchResult:

@@ -124,6 +124,12 @@ class SQLiteStorage(Storage):
             pass
         await self._write.truncate()
 
+    async def forget(self) -> None:
+        more = await self._write.do(lambda tx: tx.merge(first=True))
+        while more:
+            more = await self._write.do(lambda tx: tx.merge(first=False))
+        await self.shrink()
+
     async def size(self) -> int | None:
         return await asyncio.to_thread(files_size, self.path)
 

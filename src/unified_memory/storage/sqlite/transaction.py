@@ -50,6 +50,9 @@ _encode = msgspec.json.Encoder().encode
 
 FIND_ID = f"SELECT {MEMORY_AS_NAMED} FROM memories m JOIN namespaces n ON n.id = m.namespace_id WHERE m.id = ?"  # noqa: S608
 VACUUM_PAGES = 1000
+MERGE_PAGES = 200
+# From there on the index keeps what it has not yet taken out of its segments: FTS5_TOMBSTONE_ROWID in SQLite's fts5_index.c.
+REMOVED = 1 << 53
 REBUILD_FLUSH = 500
 MAX_KNOWN_TAGS = 10_000
 BURY = "INSERT OR REPLACE INTO tombstones VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -415,7 +418,9 @@ class Transaction:
             "DELETE FROM memory_tags WHERE memory_id IN (SELECT value FROM json_each(?))", (_encode(numbers).decode(),)
         )
         there = self.connection.execute(
-            "SELECT id FROM memories WHERE id IN (SELECT value FROM json_each(?))", (_encode(numbers).decode(),)
+            "SELECT m.id FROM memories m JOIN namespaces n ON n.id = m.namespace_id"
+            " WHERE n.name IS NOT NULL AND m.id IN (SELECT value FROM json_each(?))",
+            (_encode(numbers).decode(),),
         ).fetchall()
         for (number,) in there:
             self.reindex(number)
@@ -424,12 +429,16 @@ class Transaction:
     def refresh(self, limit: int) -> int:
         """Indexes memories again that are indexed as they were; how many are left."""
         self.settle()
-        numbers = self.connection.execute("SELECT memory_id FROM stale_text LIMIT ?", (limit,)).fetchall()
-        for (number,) in numbers:
-            if self.connection.execute("SELECT 1 FROM memories WHERE id = ?", (number,)).get:
+        # What a deleted namespace holds stays as it is until it is purged.
+        waiting = """FROM stale_text s LEFT JOIN memories m ON m.id = s.memory_id LEFT JOIN namespaces n ON n.id = m.namespace_id
+                     WHERE m.id IS NULL OR n.name IS NOT NULL"""
+        find = f"SELECT DISTINCT s.memory_id, m.id {waiting} LIMIT ?"
+        numbers = self.connection.execute(find, (limit,)).fetchall()
+        for number, held in numbers:
+            if held is not None:
                 self.reindex(number)
-        self.connection.executemany("DELETE FROM stale_text WHERE memory_id = ?", numbers)
-        return int(self.connection.execute("SELECT count(*) FROM stale_text").get)
+        self.connection.executemany("DELETE FROM stale_text WHERE memory_id = ?", [(number,) for number, _ in numbers])
+        return int(self.connection.execute(f"SELECT count(*) {waiting}").get)
 
     def rebuild(self) -> None:
         """Makes the full-text index anew, of everything."""
@@ -592,6 +601,22 @@ class Transaction:
             pass
         return bool(self.connection.execute("PRAGMA freelist_count").get)
 
+    def merge(self, *, first: bool) -> bool:
+        """Merges some of the index, without what was removed from it; whether more is to be done.
+
+        The `first` step says that all of it is to be merged, also where only something was removed; see "merge" in
+        https://sqlite.org/fts5.html#the_merge_command.
+        """
+        self.settle()
+        removed = "SELECT EXISTS (SELECT 1 FROM memory_text_data WHERE id >= ?)"
+        if first and not self.connection.execute(removed, (REMOVED,)).get:
+            return False
+        before = self.connection.total_changes()
+        pages = -MERGE_PAGES if first else MERGE_PAGES
+        self.connection.execute("INSERT INTO memory_text (memory_text, rank) VALUES ('merge', ?)", (pages,))
+        # Where nothing was left to do the command alone counts.
+        return self.connection.total_changes() - before > 1
+
     # ---- namespaces
     def put_namespace(self, name: str, config: NamespaceConfig, now: int, *, create: bool, limit: int) -> None:
         """Creates or configures a namespace."""
@@ -619,7 +644,7 @@ class Transaction:
         )
         self._changed_namespaces()
         changed = [(spoken[number], number) for number, one in below if self.place(one).language != spoken[number]]
-        # Where a memory waits already, what stands in the index is older still.
+        # A memory that waits already stands there in that language, or was replaced meanwhile: both may be.
         self.connection.executemany(
             "INSERT OR IGNORE INTO stale_text SELECT id, ? FROM memories WHERE namespace_id = ?", changed
         )
@@ -666,6 +691,7 @@ class Transaction:
                 " (SELECT 1 FROM memories m JOIN namespaces n ON n.id = m.namespace_id WHERE n.name = ? AND m.key = ?)",
                 (name, key, version, self.next_seq(), number, now, name, key),
             )
+        self.connection.executemany("DELETE FROM stale_text WHERE memory_id = ?", [(row[0],) for row in rows])
         self.connection.execute(
             "UPDATE namespaces SET memories = max(0, memories - ?) WHERE id = ?", (len(rows), ticket)
         )

@@ -4,7 +4,7 @@ import msgspec
 
 from unified_memory.model.analysis import ENGLISH, MARK, analyzer, marked
 from unified_memory.model.search import Term, words
-from unified_memory.model.spelling import distance, reach
+from unified_memory.model.spelling import ENDING, LEAST_STEM, nearness, reach
 from unified_memory.storage.sqlite.connection import Database
 from unified_memory.storage.sqlite.filters import Binding
 
@@ -16,6 +16,8 @@ MAX_PREFIX_TERMS = 200
 MAX_INSIDE = 1_000
 # A stem may have lost the end of its word: the beginning of the text that must be left of it, in characters.
 LEAST_LEFT = 3
+# So many stems that are near to a mistyped word are looked up.
+MAX_NEAR = 100
 _encode = msgspec.json.Encoder().encode
 
 
@@ -91,20 +93,22 @@ def _may_hold(stem: str, word: str, *, last: bool) -> bool:
 
 
 def known_near(connection: Database, word: str, language: str) -> list[str]:
-    """The stems that differ from the word's by a typing error or two, nearest first, then the more frequent."""
+    """The stems of words that may have been meant by a mistyped one, nearest first, then the more frequent."""
     (stem,) = analyzer(language).stems((word,))
     if not (allowed := reach(word)):
         return []
     mark = "" if language == ENGLISH else MARK
+    least = min(len(stem) - allowed, max(LEAST_STEM, len(word) - allowed - ENDING))
     found = []
     # Whoever mistypes a word mostly has its first letter right, or has changed it for the second.
     for first in dict.fromkeys(stem[:2]):
         for term, held in connection.execute(
             "SELECT term, doc FROM temp.known_terms WHERE term >= ?1 AND term < ?2 AND length(term) BETWEEN ?3 AND ?4",
-            (first, first + "\U0010ffff", len(stem) + len(mark) - allowed, len(stem) + len(mark) + allowed),
+            (first, first + "\U0010ffff", least + len(mark), len(word) + allowed + len(mark)),
         ):
             if bool(mark) is term.endswith(MARK):
-                near = distance(stem, term.removesuffix(MARK), allowed)
-                if 0 < near <= allowed:
-                    found.append((near, -held, term.removesuffix(MARK)))
-    return [term for _, _, term in sorted(found)]
+                known = term.removesuffix(MARK)
+                near = nearness(word, stem, known)
+                if near <= allowed:
+                    found.append((near, -held, known))
+    return [term for _, _, term in sorted(found)[:MAX_NEAR]]
