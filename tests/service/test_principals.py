@@ -33,11 +33,14 @@ from unified_memory.service.requests import (
     MoveRequest,
     PatchRequest,
     Place,
+    RecallQuery,
     SearchQuery,
     SessionRequest,
+    SimilarQuery,
     UpdateRequest,
     UpdateWhereRequest,
 )
+from unified_memory.service.searching import Searching
 from unified_memory.service.sessions import Sessions
 from unified_memory.service.upkeep import Upkeep
 from unified_memory.storage.base import Storage
@@ -151,12 +154,25 @@ CALLS: dict[str, list[Call]] = {
         lambda h, _: h.service.memories.query(CALLER, ExactQuery(group_by="namespace", count=True)),
         lambda h, _: h.service.memories.query(CALLER, ExactQuery(select=["namespace", "value"])),
     ],
-    "Memories.search": [
+    "Searching.search": [
         lambda h, n: h.service.searching.search(CALLER, SearchQuery(HIDDEN, namespace=n)),
         lambda h, n: h.service.searching.search(CALLER, SearchQuery(HIDDEN, namespace=n, recursive=False)),
         lambda h, _: h.service.searching.search(CALLER, SearchQuery(HIDDEN)),
         lambda h, _: h.service.searching.search(CALLER, SearchQuery("idde")),
         lambda h, _: h.service.searching.search(CALLER, SearchQuery(HIDDEN, session_id="s", tags=["t"])),
+        # What is hidden is no correction of what nobody wrote, and lends no words.
+        lambda h, _: h.service.searching.search(CALLER, SearchQuery(HIDDEN[:-1] + "xn", explain=True)),
+        lambda h, _: h.service.searching.search(CALLER, SearchQuery("mine", explain=True, collapse=True)),
+    ],
+    "Searching.similar": [
+        lambda h, n: h.service.searching.similar(CALLER, SimilarQuery(key="k", key_namespace=n)),
+        lambda h, n: h.service.searching.similar(CALLER, SimilarQuery(text=HIDDEN, namespace=n)),
+        lambda h, _: h.service.searching.similar(CALLER, SimilarQuery(text=HIDDEN)),
+        lambda h, _: h.service.searching.similar(CALLER, SimilarQuery(key="k", key_namespace="acme")),
+    ],
+    "Searching.recall": [
+        lambda h, n: h.service.searching.recall(CALLER, RecallQuery(messages=[HIDDEN, "mine"], namespace=n)),
+        lambda h, _: h.service.searching.recall(CALLER, RecallQuery(messages=[HIDDEN, "mine"])),
     ],
     "Namespaces.create": [lambda h, n: h.service.namespaces.create(CALLER, n, None)],
     "Namespaces.configure": [lambda h, n: h.service.namespaces.configure(CALLER, n, raws({"default_ttl": 1}))],
@@ -217,7 +233,7 @@ def _public_calls() -> dict[str, bool]:
     """Every public method, and whether it takes a principal."""
     return {
         f"{kind.__name__}.{name}": "principal" in inspect.signature(method).parameters
-        for kind in (Memories, Namespaces, Sessions, Jobs, Upkeep)
+        for kind in (Memories, Searching, Namespaces, Sessions, Jobs, Upkeep)
         for name, method in vars(kind).items()
         if inspect.isfunction(method) and not name.startswith("_")
     }
@@ -289,7 +305,7 @@ class _Stack:
 
 
 # What differs without telling anything: ids and the commit order are counted over all, keys and jobs are minted.
-_COUNTED = {"id", "seq", "last_seq", "score"}
+_COUNTED = {"id", "seq", "last_seq", "score", "parts"}
 
 
 def _shown(told: Any) -> Any:

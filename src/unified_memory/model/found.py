@@ -74,9 +74,13 @@ def explained(result: Result, words: Sequence[str]) -> dict[str, Any]:
     parts = result.hit.parts
     if parts is None:
         return {"literal": True}
+    shares: dict[str, float] = {}
+    for word, share in zip(words, parts.terms, strict=False):
+        if share:
+            shares[word] = shares.get(word, 0.0) + share
     told: dict[str, Any] = {
         "relevance": round(parts.relevance, 4),
-        "terms": {word: round(share, 4) for word, share in zip(words, parts.terms, strict=False) if share},
+        "terms": {word: round(share, 4) for word, share in shares.items()},
         "context": round(parts.context, 4),
         "date": round(parts.date, 4),
         "importance": round(parts.importance, 4),

@@ -260,6 +260,8 @@ def plain_search(text: str) -> SearchTerms:
     """
     pieces = (piece.lstrip("-").rstrip("*") for piece in text[:PLAIN_CHARS].replace('"', " ").split())
     found = parse_search(" ".join(pieces)).any
+    if not found:
+        raise EmptyQueryError
     often = Counter(term for term in found if not (term.plain and term.words[0] in STOP_WORDS)) or Counter(found)
     telling = sorted(often, key=lambda term: (-often[term], -len("".join(term.words))))
     return SearchTerms(tuple(telling[:MAX_TERMS]), (), "")

@@ -310,7 +310,9 @@ EXAMPLES: dict[tuple[str, str], tuple[Example, ...]] = {
         Example(
             "For the next answer of an agent",
             {
-                "results": [_memory(score=SCORE, matched=["value"], snippet="steps\ntag\npush", message=1)],
+                "results": [
+                    _memory(score=SCORE, matched=["value"], snippet="steps\ntag\npush", duplicates=0, message=1)
+                ],
                 "next_cursor": None,
                 "left_out": 0,
                 "mode": "fulltext",

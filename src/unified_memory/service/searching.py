@@ -33,12 +33,12 @@ from unified_memory.model.query import (
 )
 from unified_memory.model.ranking import Nearness, Rank
 from unified_memory.model.search import SearchTerms, parse_search, plain_search
-from unified_memory.model.value import text_of
+from unified_memory.model.value import encode, text_of
 from unified_memory.model.when import needs_library, read_duration, read_instant
 from unified_memory.service.access import Accesses
 from unified_memory.service.drafting import Limits, check_importance, check_name, check_tags
 from unified_memory.service.requests import Narrowing, RankOptions, RecallQuery, SearchQuery, Showing, SimilarQuery
-from unified_memory.service.sizes import TOKEN_BYTES, check_limit
+from unified_memory.service.sizes import check_limit, check_max_tokens
 from unified_memory.storage.base import Storage
 
 MODES = ("auto", "fulltext", "semantic", "hybrid")
@@ -47,6 +47,9 @@ COLLAPSED = 200
 # A value that would take more of a budget than its share is shown by its best passages, which get at least so many bytes.
 LEAST_SHARE = 800
 SHARES = 5
+FITTINGS = 6
+# What an answer takes beside its results and the corrected words.
+ENVELOPE_BYTES = 140
 PASSAGES_CHARS = 1_200
 # How much of the score importance adds or takes at the ends of its scale, and what age takes, where nobody says otherwise.
 DEFAULT_IMPORTANCE = 0.1
@@ -141,14 +144,21 @@ class Searching:
         Raises EmptyQueryError where no message holds a word, and what `search` raises.
         """
         check_limit(query.limit)
+        room = check_max_tokens(query.max_tokens)
         texts = [message if isinstance(message, str) else message.content for message in query.messages]
+        other: Filter | None = None
+        if query.exclude_session is not None:
+            session = check_name(query.exclude_session, "exclude_session")
+            other = Not(Comparison(parse_field("session_id"), Op.EQ, session))
         plans: list[tuple[int, float, _Plan]] = []
         for back, text in enumerate(reversed(texts[-RECALLED_MESSAGES:])):
             try:
                 terms = plain_search(text)
             except EmptyQueryError:
                 continue
-            plans.append((len(texts) - 1 - back, FADING**back, await self._plan(principal, query, terms, text)))
+            plan = await self._plan(principal, query, terms, text)
+            plan.where = every(plan.where, other)
+            plans.append((len(texts) - 1 - back, FADING**back, plan))
         if not plans:
             raise EmptyQueryError
         best: dict[int, Result] = {}
@@ -167,13 +177,11 @@ class Searching:
                     known.score += AGREEMENT * score if score <= known.score else score - known.score
         ranked = sorted(best.values(), key=lambda one: (-one.score, -one.hit.memory.id))
         ranked = [one for one in ranked if query.min_score is None or one.score >= query.min_score]
-        if query.exclude_session is not None:
-            ranked = [one for one in ranked if one.hit.memory.session_id != query.exclude_session]
         chosen = _diverse(_collapsed(ranked), query.limit)
         for one in chosen:
             self._accesses.show(one.hit.memory)
             one.explain = query.explain
-        shown = _within(chosen, query.max_tokens, RECALL_CHARS)
+        shown = _within(chosen, None if room is None else room - ENVELOPE_BYTES, RECALL_CHARS)
         return Found(shown, None, len(chosen) - len(shown), {}, plans[0][2].mode)
 
     # ---- within
@@ -186,8 +194,7 @@ class Searching:
         limit = check_limit(query.limit)
         after = decode_cursor(query.cursor, *listing)
         offset = max(0, after[1]) if after else 0
-        if query.max_tokens is not None and query.max_tokens < 1:
-            raise InvalidInputError("max_tokens", "max_tokens must be at least 1")
+        room = check_max_tokens(query.max_tokens)
         now = self._clock.now()
         if query.collapse:
             found = await self._storage.search(_request(plan, COLLAPSED, 0), now)
@@ -202,7 +209,9 @@ class Searching:
         for one in page:
             self._accesses.show(one.hit.memory)
             one.explain, one.bare = query.explain, query.content == "none"
-        shown = _within(page, query.max_tokens, PASSAGES_CHARS if query.content == "passages" else None)
+        if room is not None:
+            room -= ENVELOPE_BYTES + len(encode(found.corrected))
+        shown = _within(page, room, PASSAGES_CHARS if query.content == "passages" else None)
         cursor = encode_cursor((None, offset + len(shown)), *listing) if len(results) > len(shown) else None
         return Found(shown, cursor, len(page) - len(shown), found.corrected, plan.mode)
 
@@ -328,36 +337,51 @@ def _diverse(results: Sequence[Result], limit: int) -> list[Result]:
     return chosen
 
 
-def _within(results: list[Result], max_tokens: int | None, chars: int | None) -> list[Result]:
-    """The first of the results that fit (4 bytes a token), at least one, since an answer of nothing says nothing.
+def _within(results: list[Result], room: int | None, chars: int | None) -> list[Result]:
+    """The first of the results that fit into so many bytes, at least one, since an answer of nothing says nothing.
 
     `chars`: longer values are shown by passages of about so many characters.
     """
-    left = None if max_tokens is None else max_tokens * TOKEN_BYTES
     shown: list[Result] = []
     for place, one in enumerate(results):
-        if chars is not None:
-            _shorten(one, chars)
-        if left is not None:
-            size = len(encode_result(one))
-            share = max(LEAST_SHARE, left // min(SHARES, len(results) - place))
-            if size > share and not one.bare and one.passages is None:
-                _shorten(one, max(LEAST_SHARE // 2, share - (size - len(one.hit.memory.value))))
-                size = len(encode_result(one))
-            left -= size
-            if left < 0 and shown:
+        if chars is not None and len(text := text_of(one.hit.memory.parsed())) > chars:
+            one.passages = _best(one, text, chars)
+        if room is not None:
+            # With the comma before it.
+            room -= 1
+            room -= _fitted(one, max(LEAST_SHARE, room // min(SHARES, len(results) - place)))
+            if room < 0 and shown:
                 break
         shown.append(one)
     return shown
 
 
-def _shorten(result: Result, chars: int) -> None:
-    """Shows the best passages of a value that is longer than so many characters."""
+def _fitted(result: Result, share: int) -> int:
+    """Shows passages of a value that takes more than its share of bytes; how many the result now takes."""
+    size = len(encode_result(result))
+    if size <= share or result.bare or result.passages is not None:
+        return size
     text = text_of(result.hit.memory.parsed())
-    if len(text) <= chars:
-        return
+    result.passages = []
+    bare = len(encode_result(result))
+    room = max(LEAST_SHARE // 2, share - bare)
+    if not text:
+        return bare
+    # How many characters take so many bytes is seen by trying.
+    chars = room * len(text) // len(encode(text))
+    for _ in range(FITTINGS):
+        result.passages = _best(result, text, chars)
+        size = len(encode_result(result))
+        if size - bare <= room:
+            break
+        chars = max(1, chars * room // (size - bare) - 16)
+    return size
+
+
+def _best(result: Result, text: str, chars: int) -> list[tuple[int, int, str]]:
+    """(start, end, text) of the best passages of a value's words, together of at most so many characters."""
     shares = result.hit.parts.terms if result.hit.parts is not None else []
     matches = [
         Match(start, end, term, shares[term] if term < len(shares) else 1.0) for start, end, term in result.hit.spans
     ]
-    result.passages = [(one.start, one.end, text[one.start : one.end]) for one in passages(text, matches, chars)]
+    return [(one.start, one.end, text[one.start : one.end]) for one in passages(text, matches, chars)]
