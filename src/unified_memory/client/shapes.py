@@ -330,11 +330,23 @@ class Mode(TypedDict):
     reason: str | None
 
 
+class Meaning(TypedDict):
+    """How far search by meaning has come. `state`: loading, embedding, ready or failing (see `troubles`). `held`: bytes."""
+
+    state: str
+    model: str | None
+    embedded: int
+    waiting: int
+    held: int
+    troubles: list[str]
+
+
 class Health(TypedDict):
-    """`status`: ok, degraded (see `reasons`) or failing."""
+    """`status`: ok, degraded (see `reasons`) or failing. `meaning`: None where search by meaning is off."""
 
     status: str
     reasons: list[str]
     service: str
     version: str
     checked_at: str
+    meaning: Meaning | None

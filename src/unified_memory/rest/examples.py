@@ -115,7 +115,14 @@ _JOB = {
     "result": _CLEANED,
     "error": None,
 }
-_HEALTH = {"status": "ok", "reasons": [], "service": "unified-memory", "version": __version__, "checked_at": AT}
+_HEALTH = {
+    "status": "ok",
+    "reasons": [],
+    "service": "unified-memory",
+    "version": __version__,
+    "checked_at": AT,
+    "meaning": None,
+}
 _AFFECTED = {"matched": 1, "changed": 1, "dry_run": False, "sample": [_CHECKLIST]}
 _OPS = {"tags": {"contains": "ops"}}
 

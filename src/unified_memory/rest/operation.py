@@ -130,6 +130,7 @@ def _answer(health: Health, name: str) -> Answer:
         "service": name,
         "version": __version__,
         "checked_at": to_rfc3339(health.checked_at),
+        "meaning": health.meaning,
     }
     return Answer(encode(body), 503 if health.status == "failing" else 200)
 

@@ -455,6 +455,19 @@ _HEALTH = record(
     service=TEXT,
     version=TEXT,
     checked_at=_TOLD_INSTANT,
+    meaning=nullable(
+        told(
+            "How far search by meaning has come; null: it is off",
+            record(
+                state={"type": "string", "enum": ["loading", "embedding", "ready", "failing"]},
+                model={**_NULLABLE_TEXT, "description": "Its identity, once it is loaded"},
+                embedded={**COUNT, "description": "Memories with a vector of it"},
+                waiting={**COUNT, "description": "Memories without one"},
+                held={**COUNT, "description": "Bytes of vectors held ready"},
+                troubles=array(TEXT),
+            ),
+        )
+    ),
 )
 ANSWERS: dict[str, Schema] = {
     "Memory": told("One stored record at one version", record(_MORE, **_MEMORY)),

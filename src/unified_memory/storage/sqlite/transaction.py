@@ -418,9 +418,7 @@ class Transaction:
             "DELETE FROM memory_tags WHERE memory_id IN (SELECT value FROM json_each(?))", (_encode(numbers).decode(),)
         )
         there = self.connection.execute(
-            "SELECT m.id FROM memories m JOIN namespaces n ON n.id = m.namespace_id"
-            " WHERE n.name IS NOT NULL AND m.id IN (SELECT value FROM json_each(?))",
-            (_encode(numbers).decode(),),
+            "SELECT id FROM memories WHERE id IN (SELECT value FROM json_each(?))", (_encode(numbers).decode(),)
         ).fetchall()
         for (number,) in there:
             self.reindex(number)
@@ -429,16 +427,12 @@ class Transaction:
     def refresh(self, limit: int) -> int:
         """Indexes memories again that are indexed as they were; how many are left."""
         self.settle()
-        # What a deleted namespace holds stays as it is until it is purged.
-        waiting = """FROM stale_text s LEFT JOIN memories m ON m.id = s.memory_id LEFT JOIN namespaces n ON n.id = m.namespace_id
-                     WHERE m.id IS NULL OR n.name IS NOT NULL"""
-        find = f"SELECT DISTINCT s.memory_id, m.id {waiting} LIMIT ?"
-        numbers = self.connection.execute(find, (limit,)).fetchall()
-        for number, held in numbers:
-            if held is not None:
+        numbers = self.connection.execute("SELECT DISTINCT memory_id FROM stale_text LIMIT ?", (limit,)).fetchall()
+        for (number,) in numbers:
+            if self.connection.execute("SELECT 1 FROM memories WHERE id = ?", (number,)).get:
                 self.reindex(number)
-        self.connection.executemany("DELETE FROM stale_text WHERE memory_id = ?", [(number,) for number, _ in numbers])
-        return int(self.connection.execute(f"SELECT count(*) {waiting}").get)
+        self.connection.executemany("DELETE FROM stale_text WHERE memory_id = ?", numbers)
+        return int(self.connection.execute("SELECT count(*) FROM stale_text").get)
 
     def rebuild(self) -> None:
         """Makes the full-text index anew, of everything."""
