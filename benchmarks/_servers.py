@@ -44,10 +44,14 @@ class Server(Struct, frozen=True):
 
 
 @contextmanager
-def service(data_dir: Path) -> Iterator[Server]:
-    """`unified-memory serve` on a free port, over a data directory. Raises RuntimeError where it does not start or stop."""
+def service(data_dir: Path, *, semantic: bool = False) -> Iterator[Server]:
+    """`unified-memory serve` on a free port, over a data directory. Raises RuntimeError where it does not start or stop.
+
+    By default without search by meaning, as it is where its extra is not installed.
+    """
     port = free_port()
     command = ["-m", "unified_memory", "serve", "--host", HOST, "--port", str(port), "--data-dir", str(data_dir)]
+    command += ["--semantic", "on" if semantic else "off"]
     with running(command, port, "/health") as server:
         yield server
 

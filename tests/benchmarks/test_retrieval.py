@@ -26,7 +26,7 @@ def answered(conversation: str, recall: float, question: str = "q", group: str =
     return retrieval.Answered(conversation, question, group, ["k"], Score(recall, recall, recall, recall))
 
 
-def report(directory: Path, answers: list[retrieval.Answered], mode: str = "auto") -> retrieval.Report:
+def report(directory: Path, answers: list[retrieval.Answered], mode: str = "fulltext") -> retrieval.Report:
     measured = retrieval.Measured(
         name="turns",
         conversations=2,
@@ -36,6 +36,7 @@ def report(directory: Path, answers: list[retrieval.Answered], mode: str = "auto
         unknown_evidence=0,
         languages_refused={},
         store_ms=retrieval.Latency(1, 1),
+        embedding_seconds=None,
         sizes=None,
         runs=[retrieval.Run(mode=mode, answers=answers)],
     )
@@ -69,7 +70,7 @@ def test_our_own_questions_are_stored_asked_and_scored(tmp_path: Path, capsys: p
 
 
 def test_a_mode_that_the_service_does_not_have_is_told_beside_those_it_has(capsys: pytest.CaptureFixture[str]) -> None:
-    told = retrieval.run(options(mode=["no such mode", "auto"]), Console(stderr=True))
+    told = retrieval.run(options(mode=["no such mode", "fulltext"]), Console(stderr=True))
     refused, asked = told.sets[0].runs
     assert refused.refused is not None
     assert "mode" in refused.refused
@@ -145,7 +146,7 @@ def test_another_mode_is_compared_with_the_first_one(tmp_path: Path) -> None:
     told = report(tmp_path, [answered("a", 0.25)])
     told.sets[0].runs.append(retrieval.Run(mode="hybrid", answers=[answered("a", 1.0)]))
     [difference] = retrieval.differences(told, None)
-    assert (difference.mode, difference.against) == ("hybrid", "mode auto")
+    assert (difference.mode, difference.against) == ("hybrid", "mode fulltext")
     assert difference.intervals["recall_10"].mean == 0.75
 
 

@@ -115,7 +115,7 @@ _JOB = {
     "result": _CLEANED,
     "error": None,
 }
-_HEALTH = {
+_HEALTH: dict[str, Any] = {
     "status": "ok",
     "reasons": [],
     "service": "unified-memory",
