@@ -1,8 +1,9 @@
 """How long a search takes over many memories, in one process through the service over SQLite, and what the index costs.
 
 Two layouts: 1,000 namespaces of Zipf's sizes, asked in those of up to 10,000 memories (as often as they hold some, and the
-largest alone) and over all, and one namespace of everything. Two kinds of questions: four content words of a stored memory,
-and what people ask. With --writes also how many durable stores a second the index allows.
+largest alone) and over all, and one namespace of everything. Three kinds of questions: four content words of a stored memory,
+what people ask, and what nobody asks on purpose (benchmarks/_odd.py). With --writes also how many durable stores a second the
+index allows.
 """
 
 import argparse
@@ -28,12 +29,13 @@ from rich.table import Table
 
 from benchmarks._load import percentile
 from benchmarks._machine import Machine, machine
+from benchmarks._odd import odd_query
 from benchmarks._rest import API, RequestFailedError, Rest
 from benchmarks._servers import service as serving
 from benchmarks._sizes import Sizes, sizes
 from benchmarks._texts import Texts, content_words
 from unified_memory.model.clock import SystemClock
-from unified_memory.model.errors import UnifiedMemoryError
+from unified_memory.model.errors import EmptyQueryError, UnifiedMemoryError
 from unified_memory.model.principal import ANONYMOUS
 from unified_memory.service.drafting import Limits
 from unified_memory.service.requests import BatchStoreRequest, SearchQuery, StoreRequest
@@ -52,6 +54,7 @@ _DATABASE = "unified-memory.db"
 _BATCH = 1_000
 _SAMPLE = 2_000
 _LIMIT = 10
+_EMPTY_QUERY = 422
 _WORDS = 4
 _WARM = 20
 _TASKS = 32
@@ -209,17 +212,17 @@ def _request(stored: Stored) -> StoreRequest:
 
 
 async def ask(search: Search, layout: Layout, texts: Texts, count: int, progress: Progress) -> list[Asked]:
-    """Searches of both kinds in every place of a layout, one after another, after a few that do not count."""
+    """Searches of every kind in every place of a layout, one after another, after a few that do not count."""
     asked = []
     for place, chosen in layout.places().items():
-        for kind in ("item", "natural"):
+        for kind in ("item", "natural", "odd"):
             chance = random.Random(f"{place} {kind}")
             task = progress.add_task(f"{layout.name}, {layout.size:,}: {place}, {kind}", total=count)
             taken: list[float] = []
             found = results = 0
             for number in range(_WARM + count):
                 stored, namespace = chance.choice(chosen)
-                text = content_words(stored.value, _WORDS, chance) if kind == "item" else chance.choice(texts.questions)
+                text = _text(kind, stored, texts, chance)
                 start = time.perf_counter()
                 keys = await search(SearchQuery(text, namespace=namespace, limit=_LIMIT))
                 if number >= _WARM:
@@ -243,9 +246,21 @@ async def ask(search: Search, layout: Layout, texts: Texts, count: int, progress
     return asked
 
 
+def _text(kind: str, stored: Stored, texts: Texts, chance: random.Random) -> str:
+    if kind == "natural":
+        return chance.choice(texts.questions)
+    if kind == "item":
+        return content_words(stored.value, _WORDS, chance)
+    return odd_query(stored.value.split(), chance)
+
+
 def _through_service(service: Service) -> Search:
     async def search(query: SearchQuery) -> list[str]:
-        found = await service.searching.search(ANONYMOUS, query)
+        try:
+            found = await service.searching.search(ANONYMOUS, query)
+        except EmptyQueryError:
+            # The one error that a query may give.
+            return []
         return [hit.memory.key for hit in found.hits]
 
     return search
@@ -254,7 +269,12 @@ def _through_service(service: Service) -> Search:
 def _through_rest(rest: Rest) -> Search:
     async def search(query: SearchQuery) -> list[str]:
         told = {"query": query.query, "namespace": query.namespace, "limit": query.limit}
-        answer = rest.send("POST", f"{API}/search", msgspec.json.encode(told))
+        try:
+            answer = rest.send("POST", f"{API}/search", msgspec.json.encode(told))
+        except RequestFailedError as error:
+            if error.status != _EMPTY_QUERY:
+                raise
+            return []
         return [result["key"] for result in msgspec.json.decode(answer)["results"]]
 
     return search

@@ -1,5 +1,6 @@
 """Each command once for a program and once for a person, and how each failure ends."""
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -9,7 +10,9 @@ import apsw
 import pytest
 
 from tests.cli.conftest import Ran, Run, run_command
+from tests.conftest import absent
 from unified_memory import __version__
+from unified_memory.cli import views
 
 
 # ---- memories
@@ -86,6 +89,9 @@ def test_a_value_comes_from_a_file_or_standard_input(good: Run, tmp_path: Path) 
         (["recall"], b""),
         (["recall"], b"no JSON\n"),
         (["recall"], b"[1]\n"),
+        (["recall"], b"\xff\n"),
+        (["recall"], b'{"role": "user"}\n'),
+        (["recall"], b'{"content": ["parts"]}\n'),
         (["serve", "--port", "many"], b""),
         (["serve", "--max-value-bytes", "large"], b""),
         (["no-such-command"], b""),
@@ -213,6 +219,61 @@ def test_similar_and_recall(good: Run) -> None:
     assert (found["key"], found["message"]) == ("c", 1)
 
 
+def test_every_option_of_search_narrows_similar_and_recall(good: Run) -> None:
+    good("store", "a", "one release", "-n", "acme/web", "--tag", "t", "--importance", "9", "--session", "s")
+    good("store", "b", "a release of a kind", "-n", "acme", "--project", "p")
+    good("store", "c", "the third release that we shall see in all those years")
+    for command in (["search", "release"], ["similar", "--text", "release"], ["recall", "release"]):
+        for options, keys in {
+            ("--namespace", "acme"): "ab",
+            ("--namespace", "acme", "--no-recursive"): "b",
+            ("--tag", "t"): "a",
+            ("--importance-min", "9"): "a",
+            ("--session", "s"): "a",
+            ("--project", "p"): "b",
+            ("--since", "1h", "--until", "2020"): "",
+            ("--filter", '{"key": {"gt": "b"}}'): "c",
+            ("--min-score", "0.99"): "",
+            ("--limit", "2"): "ab",
+            ("--mode", "fulltext"): "abc",
+        }.items():
+            found = good(*command, *options, "--json").answer["results"]
+            assert "".join(sorted(one["key"] for one in found)) == keys, (command, options)
+        tight = good(*command, "--max-tokens", "150", "--json").answer
+        assert (len(tight["results"]), tight["left_out"]) == (1, 2)
+        assert "2 more did not fit into --max-tokens" in good(*command, "--max-tokens", "150").out
+
+
+def test_messages_come_as_lines_of_any_script(good: Run) -> None:
+    good("store", "飲み物", "Buy 牛乳 🥛\x1b[31m and coffee. " + "long text " * 200)
+    lines = '"牛乳?\u2028"\r\n\r\n{"role": "user", "content": "coffee 🥛", "parts": [1]}'.encode()
+    (found,) = good("recall", "--json", stdin=lines).answer["results"]
+    assert (found["key"], found["value"]) == ("飲み物", None)
+    shown = good("recall", stdin=lines).out
+    assert "飲み物 in default:\n  … Buy 牛乳 🥛\\x1b[31m and coffee." in shown
+
+
+def test_a_score_of_several_messages_is_no_product_of_its_parts(good: Run) -> None:
+    good("store", "k", "Ship the release")
+    good("store", "other", "Eat the cake")
+    assert re.search(r"^k: [\d.]+ = relevance", good("recall", "ship", "--explain").out, re.MULTILINE)
+    assert re.search(r"^k: [\d.]+ from relevance", good("recall", "ship", "cake", "--explain").out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("semantic", ["off", "on"])
+def test_a_command_that_cannot_search_by_meaning_says_who_can(
+    good: Run, run: Run, semantic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if semantic == "on" and importlib.util.find_spec("onnxruntime") is None:
+        absent("The extra semantic is not installed; scripts/setup does it")
+    monkeypatch.setenv("UNIFIED_MEMORY_SEMANTIC", semantic)
+    good("store", "k", "v")
+    for command in (["search", "v"], ["similar", "k"], ["recall", "v"]):
+        ran = run(*command, "--mode", "semantic")
+        assert (ran.status, ran.out) == (6, "")
+        assert ("[semantic]" if semantic == "off" else "(Only a running service searches by meaning: --url") in ran.err
+
+
 # ---- namespaces and sessions
 def test_a_namespace_has_a_language(good: Run) -> None:
     told = good("namespaces", "create", "n", "--language", "german", "--json").answer
@@ -261,12 +322,22 @@ def test_jobs_cleanup_and_stats(good: Run) -> None:
     jobs = good("jobs", "list", "--state", "done", "--json").answer["jobs"]
     assert len(jobs) == 2
     assert "cleanup" in good("jobs", "list").out
-    assert "done" in good("jobs", "get", jobs[0]["id"]).out
-    assert good("jobs", "get", jobs[0]["id"], "--json").answer == jobs[0]
-    assert "done" in good("jobs", "cancel", jobs[0]["id"]).out
-    assert good("jobs", "cancel", jobs[0]["id"], "--json").answer == jobs[0]
+    assert "done" in good("jobs", "get", "--", jobs[0]["id"]).out
+    assert good("jobs", "get", "--json", "--", jobs[0]["id"]).answer == jobs[0]
+    assert "done" in good("jobs", "cancel", "--", jobs[0]["id"]).out
+    assert good("jobs", "cancel", "--json", "--", jobs[0]["id"]).answer == jobs[0]
     assert "x (1)" in good("stats").out
     assert good("stats", "--namespace", "default", "--json").answer["memories"] == 1
+
+
+def test_the_health_tells_how_far_search_by_meaning_has_come() -> None:
+    meaning = {"state": "embedding", "model": "m", "embedded": 1, "waiting": 2, "held": 0, "troubles": []}
+    answer = {"service": "s", "version": "1", "status": "ok", "reasons": [], "meaning": meaning}
+    assert views.health(answer) == "s 1: ok\nSearch by meaning: embedding, vectors of 1 of 3 memories by m"
+    meaning |= {"state": "failing", "model": None, "troubles": ["No such directory"]}
+    assert views.health(answer) == "s 1: ok\nSearch by meaning: failing\n  No such directory"
+    for begun in (None, {**meaning, "state": "loading", "troubles": []}):
+        assert views.health({**answer, "meaning": begun}) == "s 1: ok"
 
 
 def test_health_and_schema(good: Run, data_dir: Path) -> None:
@@ -346,6 +417,15 @@ def test_a_data_directory_that_is_not_there_is_no_empty_one(run: Run, data_dir: 
         (["search", ""], 2, "error: "),
         (["search", "k", "--since", "nonsense"], 2, "error: since names no time"),
         (["search", "k", "--half-life", "soon"], 2, "error: rank.recency_half_life is no duration"),
+        (["search", "k", "--half-life", "nan"], 2, "error: rank.recency_half_life is no duration"),
+        (["search", "k", "--half-life", "-5"], 2, "error: rank.recency_half_life must be a time"),
+        (["search", "k", "--min-score", "nan"], 2, "error: min_score is not JSON"),
+        (["search", "k", "--max-tokens", "0"], 2, "error: max_tokens must be at least 1"),
+        (["similar", "--text", "…"], 2, "error: The query holds nothing to search for"),
+        (["similar", "k", "--until", "nonsense"], 2, "error: until names no time"),
+        (["recall", "k", "--since", "nonsense"], 2, "error: since names no time"),
+        (["recall", "k", "--mode", "psychic"], 2, "error: mode must be one of"),
+        (["recall", "k", "--limit", "0"], 2, "error: limit must be from 1 to 1000"),
         (["search", "k", "--importance-weight", "2"], 2, "error: rank.importance must be from 0 to 1"),
         (["search", "k", "--mode", "psychic"], 2, "error: mode must be one of"),
         (["similar", "nothing"], 3, "error: Memory not found\n"),

@@ -293,8 +293,53 @@ def test_what_is_like_a_memory_and_what_to_be_reminded_of(client: SyncUnifiedMem
         client.similar("gone", namespace)
     with pytest.raises(errors.EmptyQueryError):
         client.recall(["…"])
-    with pytest.raises(errors.InvalidInputError):
-        client.recall("When do we release?")
+    wrong: Any
+    for wrong in ("When do we release?", {"role": "user", "content": "When do we release?"}):
+        with pytest.raises(errors.InvalidInputError, match="list of messages"):
+            client.recall(wrong)
+
+
+def test_a_walk_through_results_that_do_not_fit_misses_none(client: SyncUnifiedMemoryClient, namespace: str) -> None:
+    for i in range(12):
+        client.store(f"k{i:02}", f"release {i} " + "and much more " * (40 * i), namespace)
+    keys = [f"k{i:02}" for i in range(12)]
+    for walk in (
+        client.iterate_search("release", namespace=namespace, limit=5, max_tokens=400),
+        client.iterate_search("release", namespace=namespace, limit=5, since="last week", min_score=0.01, explain=True),
+        client.iterate_search("release", namespace=namespace, limit=5, collapse=True, content="none"),
+        client.iterate_similar(text="the release", namespace=namespace, limit=5, content="passages"),
+    ):
+        assert sorted(hit["key"] for hit in walk) == keys
+
+
+def test_every_option_narrows_what_is_searched_liked_and_recalled(
+    client: SyncUnifiedMemoryClient, namespace: str
+) -> None:
+    below = f"{namespace}/below"
+    about = {"tags": ["t"], "importance": 9, "session_id": "s", "project_id": "p"}
+    client.store("a", "one release", below, metadata=about)
+    client.store("b", "a release of a kind", namespace)
+    options: dict[str, tuple[dict[str, Any], list[str]]] = {
+        "nothing": ({}, ["a", "b"]),
+        "not below": ({"recursive": False}, ["b"]),
+        "tags": ({"tags": ["t"]}, ["a"]),
+        "importance": ({"importance_min": 9}, ["a"]),
+        "session": ({"session_id": "s"}, ["a"]),
+        "project": ({"project_id": "p"}, ["a"]),
+        "time": ({"until": datetime(2020, 1, 1, tzinfo=UTC)}, []),
+        "words of time": ({"since": "tomorrow"}, []),
+        "filter": ({"filter": {"key": "b"}}, ["b"]),
+        "score": ({"min_score": 0.99}, []),
+        "page": ({"limit": 1, "rank": {"importance": 1}}, ["a"]),
+        "budget": ({"max_tokens": 150, "rank": {"importance": 1}}, ["a"]),
+    }
+    for name, (more, keys) in options.items():
+        for page in (
+            client.search("release", namespace=namespace, **more),
+            client.similar(text="the release", namespace=namespace, **more),
+            client.recall(["the release"], namespace=namespace, **more),
+        ):
+            assert sorted(hit["key"] for hit in page["results"]) == keys, name
 
 
 # ---- namespaces, sessions, the service

@@ -344,7 +344,7 @@ def test_what_is_not_the_service_is_never_a_result(status: int, kind: str, body:
 
 
 def test_a_service_that_cannot_work_still_tells_its_health() -> None:
-    failing = {"status": "failing", "reasons": ["draining"]}
+    failing: Any = {"status": "failing", "reasons": ["draining"]}
     assert protocol.health().read(answer(failing, 503)) == failing
     with pytest.raises(ServiceUnavailableError):
         protocol.stats().read(answer(failing, 503))

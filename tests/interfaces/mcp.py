@@ -11,13 +11,21 @@ from tests.mcp.wire import HTTP
 from unified_memory.mcp.endpoint import MCPEndpoint
 from unified_memory.service.service import Service
 
+_NARROWING = (
+    *("namespace", "tags", "importance_min", "session_id", "since", "until"),
+    *("min_score", "mode", "explain", "limit"),
+)
 # What the tool can be asked, and how it names it.
 ACTIONS: dict[str, frozenset[str]] = {
     "store": frozenset({"key", "value", "namespace", "ttl", "metadata"}),
     "retrieve": frozenset({"key", "namespace"}),
     "delete": frozenset({"key", "namespace"}),
-    "search": frozenset({"query", "namespace", "tags", "importance_min", "session_id", "limit"}),
+    "search": frozenset({"query", "collapse", *_NARROWING}),
+    "recall": frozenset({"messages", *_NARROWING}),
 }
+
+RANKED = ("search", "recall")
+_OPTIONAL = ("duplicates", "message", "explain")
 
 
 def playable(scenario: Scenario) -> Scenario:
@@ -34,8 +42,12 @@ def reduced(operation: str, answer: Any) -> Any:
     """What of an answer both interfaces tell."""
     if "error" in answer and "detail" in answer:
         return answer
-    if operation == "search":
-        return [(hit["id"], hit["namespace"], hit["key"], round(hit["score"], 3)) for hit in answer["results"]]
+    if operation in RANKED:
+        hits = [
+            (hit["id"], hit["namespace"], hit["key"], round(hit["score"], 3), *map(hit.get, _OPTIONAL))
+            for hit in answer["results"]
+        ]
+        return hits, answer["mode"], answer.get("corrected", {})
     return answer if operation != "delete" else None
 
 
@@ -49,7 +61,11 @@ class MCPInterface:
         self._agent = HTTP(self._http, modern=modern)
 
     async def do(self, operation: str, arguments: Arguments) -> Any:
-        if operation == "search":
+        if operation in RANKED:
+            if operation == "recall":
+                arguments["messages"] = [
+                    one["content"] if isinstance(one, dict) else one for one in arguments["messages"]
+                ]
             result = await self._agent.call("search_memory", {**arguments, "max_tokens": 100_000})
         else:
             limits = {"max_tokens": 100_000} if operation == "retrieve" else {}
@@ -57,7 +73,7 @@ class MCPInterface:
         told = result["structuredContent"]
         if result["isError"]:
             raise ToldError({**told["error"], "status": 0})
-        return told if operation == "search" else told["memory"]
+        return told if operation in RANKED else told["memory"]
 
     async def close(self) -> None:
         await self._http.aclose()

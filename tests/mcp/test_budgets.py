@@ -79,6 +79,12 @@ READINGS = {
         "search_memory", {"query": "apple", "limit": 1000, "namespace": "notes", "format": "json"}, RESULTS
     ),
     "search for huge": Reading("search_memory", {"query": "apple", "namespace": "default"}, RESULTS),
+    "search explained": Reading(
+        "search_memory", {"query": "apple long text", "explain": True, "limit": 50, "namespace": "notes"}
+    ),
+    "search without duplicates": Reading("search_memory", {"query": "apple", "collapse": True, "limit": 50}),
+    "search misspelt": Reading("search_memory", {"query": "aple", "limit": 50}),
+    "what messages call for": Reading("search_memory", {"messages": ["apple", "emoji", "long text"], "limit": 50}),
     "statistics": Reading("memory_usage"),
     "keys": Reading("memory_usage", {"action": "list", "namespace": "notes", "limit": 1000}, MEMORIES),
     "huge keys": Reading("memory_usage", {"action": "list"}, MEMORIES),

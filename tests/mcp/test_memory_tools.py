@@ -241,6 +241,12 @@ async def test_what_cannot_be_done_is_an_error(one_agent: Agent, arguments: Any,
         ("search_memory", {"query": "x", "messages": ["y"]}, "query"),
         ("search_memory", {"query": "x", "since": "nonsense"}, "since"),
         ("search_memory", {"query": "x", "mode": "psychic"}, "mode"),
+        ("search_memory", {"query": " "}, "query"),
+        ("search_memory", {"messages": []}, "query"),
+        ("search_memory", {"messages": "x"}, "messages"),
+        ("search_memory", {"messages": ["x"], "until": "nonsense"}, "until"),
+        ("search_memory", {"messages": ["x"], "limit": 0}, "limit"),
+        ("search_memory", {"messages": ["x"], "max_tokens": 0}, "max_tokens"),
         ("search_memory", {"query": "x", "limit": 1001}, "limit"),
         ("search_memory", {"query": "x", "max_tokens": 0}, "max_tokens"),
         ("search_memory", {"query": "x", "max_tokens": 100_001}, "max_tokens"),
@@ -362,15 +368,24 @@ async def test_the_text_may_be_json(one_agent: Agent) -> None:
         ({"project_id": "My_Project"}, ["d", "e"]),
         ({"project_id": "My_Project", "namespace": "default"}, ["e"]),
         ({"project_id": "other"}, []),
+        ({"since": "1h"}, ["d", "e"]),
+        ({"until": "yesterday"}, ["a", "b", "c"]),
+        ({"since": "1h", "until": "2h"}, []),
+        ({"min_score": 0.9}, []),
+        ({"mode": "fulltext", "limit": 1}, ["c"]),
     ],
 )
-async def test_a_search_can_be_narrowed(agent: Agent, more: Any, keys: list[str]) -> None:
-    await agent.store("a", "apple", namespace="acme")
-    await agent.store("b", "apple", namespace="acme/web", metadata={"tags": ["t"]})
-    await agent.store("c", "apple", namespace="acme-corp", metadata={"importance": 7, "session_id": "s"})
-    await agent.store("d", "apple", namespace=project_namespace("my project"))
-    await agent.store("e", "apple", metadata={"project_id": "My_Project"})
-    told = await agent.ok("search_memory", query="apple", **more)
+@pytest.mark.parametrize(
+    "asked", [{"query": "apple"}, {"messages": ["Hello", "Have an apple"]}], ids=["query", "messages"]
+)
+async def test_a_search_can_be_narrowed(agent: Agent, asked: Any, more: Any, keys: list[str]) -> None:
+    await agent.store("a", "one apple", namespace="acme")
+    await agent.store("b", "two apples", namespace="acme/web", metadata={"tags": ["t"]})
+    await agent.store("c", "red apples", namespace="acme-corp", metadata={"importance": 7, "session_id": "s"})
+    agent.rest.clock.advance(86_400)
+    await agent.store("d", "green apples", namespace=project_namespace("my project"))
+    await agent.store("e", "an apple and much that is no fruit", metadata={"project_id": "My_Project"})
+    told = await agent.ok("search_memory", **asked, **more)
     assert sorted(one["key"] for one in told["results"]) == keys
 
 
@@ -402,6 +417,29 @@ async def test_a_misspelt_word_is_told_with_the_one_that_was_searched_for(agent:
     assert (answer.text or "").startswith("Nothing holds 'appel'; searched for 'apple'.\n")
 
 
+async def test_long_misspelt_words_keep_to_the_budget(one_agent: Agent) -> None:
+    words = [letter * 300 + "pple" for letter in "abcd"]
+    await one_agent.store("k", " ".join(words) + " and more" * 100)
+    for max_tokens in (200, 1_000):
+        answer = await one_agent.ask(
+            "search_memory", query=" ".join(f"{word}x" for word in words), max_tokens=max_tokens
+        )
+        assert within(answer, max_tokens)
+        assert len(answer.structured["corrected"]) == len(words)
+        assert [one["key"] for one in answer.structured["results"]] == ["k"]
+
+
+async def test_an_explanation_that_does_not_fit_gives_way_to_the_result(one_agent: Agent) -> None:
+    words = [f"word{i:03}" for i in range(300)]
+    await one_agent.store("k", " ".join(words))
+    answer = await one_agent.ask("search_memory", query=" ".join(words), explain=True, max_tokens=300)
+    assert within(answer, 300)
+    (one,) = answer.structured["results"]
+    assert one["key"] == "k"
+    assert "explain" not in one
+    assert (answer.text or "").count("\n") == 1
+
+
 async def test_of_a_long_memory_the_best_passages_are_told(agent: Agent) -> None:
     filler = "Nothing of interest happened here. " * 40
     await agent.store("k", f"{filler}The apple fell far. {filler}The pear did not. {filler}")
@@ -421,6 +459,10 @@ async def test_messages_recall_what_they_call_for(agent: Agent) -> None:
     assert "next_cursor" not in told
     told = await agent.ok("search_memory", messages=messages, namespace="acme", min_score=0.1)
     assert [one["key"] for one in told["results"]] == ["b"]
+    (one,) = (await agent.ok("search_memory", messages=messages, explain=True, limit=1))["results"]
+    assert one["explain"]["terms"].keys() == {"ship", "release"}
+    assert "Ship the release on Friday" in await agent.text("search_memory", messages=messages)
+    assert await agent.text("search_memory", messages=["Nobody knows"]) == "Nothing found."
     assert (await agent.error("search_memory", messages=["…"]))["code"] == "empty_query"
     assert (await agent.error("search_memory", messages=messages, cursor="x"))["code"] == "invalid_cursor"
 
@@ -435,9 +477,18 @@ async def test_a_recall_that_is_cut_says_what_it_left_out(one_agent: Agent) -> N
 
 
 async def test_a_search_by_meaning_that_cannot_be_done_is_an_error(one_agent: Agent) -> None:
-    told = await one_agent.error("search_memory", query="apple", mode="semantic")
-    assert told["code"] == "semantic_unavailable"
-    assert "[semantic]" in told["hint"]
+    for asked in ({"query": "apple"}, {"messages": ["apple"]}):
+        for mode in ("semantic", "hybrid"):
+            told = await one_agent.error("search_memory", **asked, mode=mode)
+            assert told["code"] == "semantic_unavailable"
+            assert "[semantic]" in told["hint"]
+
+
+async def test_query_and_messages_exclude_each_other_and_one_is_needed(one_agent: Agent) -> None:
+    told = [
+        (await one_agent.error("search_memory", **asked))["detail"] for asked in ({}, {"query": "x", "messages": []})
+    ]
+    assert told == ["query or messages must be given", "Either query or messages is given, not both"]
 
 
 async def test_nothing_found_is_said(one_agent: Agent) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.service.asking import Held
@@ -569,3 +570,18 @@ async def test_a_word_is_corrected_only_by_what_the_caller_sees(each: Held) -> N
         assert (found.results, found.corrected) == ([], {})
     await each.store("l", "thunderbolt", "acme")
     assert set((await search(each, "thunderbolf", CALLER)).corrected.values()) == {"thunderbolt"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["apple pie", [{"type": "text", "text": "apple"}, {"type": "image", "url": "x"}, {"type": "text", "text": "pie"}]],
+    ids=["text", "parts"],
+)
+async def test_a_message_is_read_as_clients_send_it(each: Held, content: Any) -> None:
+    await each.store("k", "apple pie")
+    told = {
+        "messages": [{"role": "assistant", "content": None, "tool_calls": []}, {"role": "user", "content": content}]
+    }
+    query = msgspec.convert(told, RecallQuery)
+    found = await each.service.searching.recall(ANONYMOUS, query)
+    assert (keys(found), [one.message for one in found.results]) == (["k"], [1])

@@ -43,6 +43,8 @@ EXIT_STATUS: tuple[tuple[type[UnifiedMemoryError], int], ...] = (
 )
 UNAVAILABLE = 6
 OTHERWISE = 1
+# A command has ended before a model is loaded.
+WITHOUT_SERVICE = "Only a running service searches by meaning: --url URL"
 LONG_WORK_SECONDS = 1.0
 POLL_SECONDS = 0.2
 # The host is never looked up: the application is called in this process.
@@ -145,6 +147,10 @@ class Target(Struct, frozen=True):
         try:
             async with UnifiedMemoryClient(IN_PROCESS, timeout=None, transport=transport) as client:
                 yield client
+        except SemanticUnavailableError as error:
+            if service.meaning is None:
+                raise
+            raise SemanticUnavailableError(error.detail, hint=WITHOUT_SERVICE) from None
         finally:
             if needs is not Needs.NOTHING:
                 await service.close()

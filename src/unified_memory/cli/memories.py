@@ -157,7 +157,7 @@ def delete(
 def move(
     target: Target,
     key: options.Key,
-    to_key: Annotated[str | None, typer.Argument(metavar="[TO_KEY]", show_default=False, help="Its new key.")] = None,
+    to_key: Annotated[str | None, typer.Argument(metavar="TO_KEY", show_default=False, help="Its new key.")] = None,
     namespace: options.Namespace = DEFAULT_NAMESPACE,
     to_namespace: Annotated[str | None, typer.Option(metavar="NAMESPACE", help="Its new namespace.")] = None,
     expected_version: options.ExpectedVersion = None,
@@ -253,7 +253,7 @@ def search(
 def similar(
     target: Target,
     key: Annotated[
-        str | None, typer.Argument(metavar="[KEY]", show_default=False, help="The memory that others are to be like.")
+        str | None, typer.Argument(metavar="KEY", show_default=False, help="The memory that others are to be like.")
     ] = None,
     key_namespace: Annotated[str, typer.Option(metavar="NAMESPACE", help="The namespace of KEY.")] = DEFAULT_NAMESPACE,
     text: Annotated[str | None, typer.Option(metavar="TEXT", help="What they are to be like, in place of KEY.")] = None,
@@ -312,7 +312,7 @@ def recall(
     message: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[MESSAGE]...",
+            metavar="MESSAGE",
             show_default=False,
             help="The last messages, oldest first. Without any they are read from standard input, a line of JSON each.",
         ),
@@ -369,9 +369,7 @@ def query(
     target: Target,
     filter_: Annotated[
         str | None,
-        typer.Argument(
-            metavar="[FILTER]", show_default=False, help='JSON, such as {"metadata.importance": {"gte": 7}}.'
-        ),
+        typer.Argument(metavar="FILTER", show_default=False, help='JSON, such as {"metadata.importance": {"gte": 7}}.'),
     ] = None,
     namespace: options.Within = None,
     no_recursive: options.NotBelow = False,

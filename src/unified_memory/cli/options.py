@@ -59,7 +59,10 @@ Until = Annotated[str | None, typer.Option(metavar="WHEN", help="Only changed th
 MinScore = Annotated[float | None, typer.Option(metavar="SCORE", help="Nothing that scores less (0 to about 1).")]
 Mode = Annotated[
     str | None,
-    typer.Option(metavar="MODE", help="fulltext, semantic, hybrid, or auto: by what there is (the default)."),
+    typer.Option(
+        metavar="MODE",
+        help="fulltext, semantic or hybrid (of a running service), or auto: by what there is (the default).",
+    ),
 ]
 HalfLife = Annotated[
     str | None,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from unified_memory.client.shapes import Rank
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw]?)")
+_NUMBER = re.compile(r"-?\d{1,15}(?:\.\d+)?", re.ASCII)
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 NONE = "none"
 
@@ -124,18 +125,18 @@ def read_metadata(
 
 
 def read_messages() -> list[str | dict[str, Any]]:
-    """The messages on standard input, a line of JSON each. Raises InvalidInputError naming the line."""
+    """The messages on standard input, a line of JSON each: a text, or an object whose `content` is one.
+
+    Raises InvalidInputError naming the line.
+    """
     messages = []
     for number, line in enumerate(sys.stdin.buffer.read().splitlines(), 1):
         if not line.strip():
             continue
-        field = f"line {number}"
-        try:
-            message = parse(line, field)
-        except MalformedInputError as error:
-            raise InvalidInputError(field, f"Line {number} of standard input: {error.detail}") from None
-        if not isinstance(message, str | dict):
-            raise InvalidInputError(field, f"Line {number} of standard input is no text and no object")
+        field = f"Line {number} of standard input"
+        message = parse(line, field)
+        if not isinstance(message.get("content") if isinstance(message, dict) else message, str):
+            raise InvalidInputError(field, f"{field} is neither a text nor an object whose content is a text")
         messages.append(message)
     if not messages:
         raise InvalidInputError("MESSAGE", "There is no message", hint="MESSAGE, or lines of JSON on standard input")
@@ -146,10 +147,7 @@ def read_rank(half_life: str | None, importance: float | None) -> "Rank | None":
     """What counts beside relevance; a half-life that is a number is in seconds."""
     rank: Rank = {}
     if half_life is not None:
-        try:
-            rank["recency_half_life"] = float(half_life)
-        except ValueError:
-            rank["recency_half_life"] = half_life
+        rank["recency_half_life"] = float(half_life) if _NUMBER.fullmatch(half_life) else half_life
     if importance is not None:
         rank["importance"] = importance
     return rank or None

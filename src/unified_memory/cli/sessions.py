@@ -72,7 +72,7 @@ def get(
 def create(
     target: Target,
     session_id: Annotated[
-        str | None, typer.Argument(metavar="[ID]", show_default=False, help="Its id; otherwise one is minted.")
+        str | None, typer.Argument(metavar="ID", show_default=False, help="Its id; otherwise one is minted.")
     ] = None,
     namespace: Namespace = DEFAULT_NAMESPACE,
     cluster: Annotated[str | None, typer.Option(metavar="ID", help="Sessions of a cluster share memories.")] = None,

@@ -3,6 +3,7 @@
 Answers come as `model.value.parse` leaves them: numbers with a fraction are the text that came.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from msgspec import Raw, Struct
 from unified_memory.model.value import encode
 
 PREVIEW_CHARS = 120
+# The parts of a score come rounded to four digits.
+ROUNDING = 0.001
 SECONDS_CHARS = len("2026-01-02T03:04:05")
 KIB = 1024
 # C0 but newline and tab, DEL, C1, and what turns the direction of text: none of it may steer a terminal.
@@ -191,7 +194,10 @@ def explanation(hit: Any) -> str:
     if "literal" in parts:
         return f"{_score(hit['score'])}, found by its letters alone"
     words = ", ".join(f"{word} {_score(share)}" for word, share in parts["terms"].items())
-    told = f"{_score(hit['score'])} = relevance {_score(parts['relevance'])}" + (f" ({words})" if words else "")
+    product = math.prod(float(text_of(parts[name])) for name in ("relevance", "importance", "recency"))
+    # Meaning, several messages and near-duplicates make the score in ways of their own.
+    makes = "=" if abs(product - float(text_of(hit["score"]))) < ROUNDING else "from"
+    told = f"{_score(hit['score'])} {makes} relevance {_score(parts['relevance'])}" + (f" ({words})" if words else "")
     told += "".join(
         f", {name} {_score(parts[name])}"
         for name in ("context", "date", "cosine")
@@ -383,7 +389,18 @@ def cleaned(answer: Any) -> str:
 def health(answer: Any) -> str:
     """How the service is."""
     reasons = "".join(f"\n  {reason}" for reason in answer["reasons"])
-    return f"{answer['service']} {answer['version']}: {answer['status']}{reasons}"
+    return f"{answer['service']} {answer['version']}: {answer['status']}{reasons}{_meaning(answer['meaning'])}"
+
+
+def _meaning(meaning: Any) -> str:
+    """How far search by meaning has come; nothing where it is off, or has only begun."""
+    if meaning is None or (meaning["model"] is None and not meaning["troubles"]):
+        return ""
+    told = f"\nSearch by meaning: {meaning['state']}"
+    if meaning["model"] is not None:
+        total = meaning["embedded"] + meaning["waiting"]
+        told += f", vectors of {meaning['embedded']} of {many(total)} by {meaning['model']}"
+    return told + "".join(f"\n  {trouble}" for trouble in meaning["troubles"])
 
 
 def mode(answer: Any) -> str:

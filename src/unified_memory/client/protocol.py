@@ -719,7 +719,7 @@ def recall(
 
     Raises EmptyQueryError where no message holds a word, SemanticUnavailableError.
     """
-    if isinstance(messages, str):
+    if isinstance(messages, str | Mapping):
         raise InvalidInputError("messages", "messages is a list of messages")
     asked = _search(
         "/recall",

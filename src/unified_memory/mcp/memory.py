@@ -45,6 +45,8 @@ _PIECES = 20
 _DATE = len("2026-01-31")
 # Of a found memory's words as many characters are told as many results leave room for; each stands in both forms of an answer.
 _LEAST_TOLD, _MOST_TOLD = 240, 600
+# A corrected word, and the one in its place, may each take such a part of an answer.
+_WORDS_SHARE = 64
 _HEAD_BYTES = 150
 
 
@@ -118,6 +120,12 @@ async def _ranked(call: Call, asked: _Search) -> Answer:
     space = room(asked.max_tokens)
     limit = _limit(asked.limit, space)
     found = await _find_ranked(call, asked, limit)
+    # A word may be as long as a text.
+    word_size = max(_LEAST_TEXT_BYTES, space // _WORDS_SHARE)
+    corrected = {shortened(word, word_size): shortened(other, word_size) for word, other in found.corrected.items()}
+    corrections = [f"Nothing holds {word!r}; searched for {other!r}." for word, other in corrected.items()]
+    if corrected:
+        space -= len(encode(corrected)) + len("\n".join(corrections).encode())
     size = max(_LEAST_TOLD, min(_MOST_TOLD, space // (2 * max(1, limit)) - _HEAD_BYTES))
     entries = [_result(one, size, as_json=asked.format == "json") for one in found.results]
     shown = _fitting(entries, space)
@@ -125,14 +133,13 @@ async def _ranked(call: Call, asked: _Search) -> Answer:
     if left_out and asked.messages is None:
         found.next_cursor = (await _find_ranked(call, asked, len(shown))).next_cursor
     told: dict[str, Any] = {"results": [entry.told for entry in shown], "left_out": left_out, "mode": found.mode}
-    if found.corrected:
-        told["corrected"] = found.corrected
+    if corrected:
+        told["corrected"] = corrected
     if found.next_cursor is not None:
         told["next_cursor"] = found.next_cursor
     if asked.format == "json":
         return Answer(encode(told).decode(), told)
-    lines = [f"Nothing holds {word!r}; searched for {other!r}." for word, other in found.corrected.items()]
-    lines += [entry.text for entry in shown] or ["Nothing found."]
+    lines = corrections + ([entry.text for entry in shown] or ["Nothing found."])
     if found.next_cursor is not None:
         more = f"{left_out} more left out; " if left_out else "There is more; "
         lines.append(f"{more}go on with cursor={found.next_cursor}")
@@ -143,8 +150,8 @@ async def _ranked(call: Call, asked: _Search) -> Answer:
 
 async def _find_ranked(call: Call, asked: _Search, limit: int) -> Found:
     """By the query, or what the messages remind of. Raises InvalidInputError where it is not one of both."""
-    if (asked.query is None) == (asked.messages is None):
-        raise InvalidInputError("query", "Either query or messages is given")
+    if asked.query is not None and asked.messages is not None:
+        raise InvalidInputError("query", "Either query or messages is given, not both")
     narrowing: dict[str, Any] = {
         "namespace": asked.namespace,
         "tags": asked.tags,
@@ -161,9 +168,11 @@ async def _find_ranked(call: Call, asked: _Search, limit: int) -> Found:
     if asked.query is not None:
         query = SearchQuery(query=asked.query, collapse=asked.collapse, cursor=asked.cursor, **narrowing)
         return await call.service.searching.search(call.principal, query)
+    if asked.messages is None:
+        raise InvalidInputError("query", "query or messages must be given")
     if asked.cursor is not None:
         raise InvalidCursorError
-    recalled = RecallQuery(messages=list(asked.messages or ()), max_tokens=MAX_TOKENS, **narrowing)
+    recalled = RecallQuery(messages=list(asked.messages), max_tokens=MAX_TOKENS, **narrowing)
     return await call.service.searching.recall(call.principal, recalled)
 
 

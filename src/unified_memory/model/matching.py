@@ -57,7 +57,7 @@ class Finder:
         spans = self.spans(text)
         matched = ["value"] if spans else []
         matched += [name for name, part in fields_of(memory).items() if self.spans(part)]
-        if not matched and one.terms:
+        if not matched:
             # Parts of a name in camel case are found, and not shown.
             matched = ["context"] if one.context else ["value"] if one.relevance else ["meaning"]
         return Hit(

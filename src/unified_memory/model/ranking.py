@@ -303,18 +303,23 @@ def _add_dates(query: Query, candidates: Sequence[Candidate], scored: Sequence[S
 
 
 def _fuse(scored: Sequence[Scored], cosines: Mapping[int, float], fulltext: float) -> None:
-    """Weighted sum of both, each stretched over all candidates; a candidate without a vector has the least cosine."""
+    """Weighted sum of both, each stretched over all candidates; a candidate without a vector has the least cosine.
+
+    What is good only beside worse stays low: all are scaled by the best there is, by words or by meaning.
+    """
     known = [cosines[one.id] for one in scored if one.id in cosines]
     if not known:
         return
     low, high = min(known), max(known)
     # Where all are equally near, each is as near as one can be.
     low = low if low < high else low - 1
-    best = max(one.score for one in scored) or 1.0
+    best = max(one.score for one in scored)
+    scale = min(1.0, max(best, high))
     for one in scored:
         one.cosine = cosine = cosines.get(one.id)
         meaning = 0.0 if cosine is None else (cosine - low) / (high - low)
-        one.score = fulltext * one.score / best + (1 - fulltext) * meaning
+        words = one.score / best if best else 0.0
+        one.score = scale * (fulltext * words + (1 - fulltext) * meaning)
 
 
 def _count_run(held: Sequence[str], run: tuple[str, ...], raw: Sequence[str], prefix: str | None) -> int:

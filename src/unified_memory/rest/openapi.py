@@ -16,6 +16,7 @@ from unified_memory.rest.problems import FAILED, problem, status_of, status_of_c
 from unified_memory.rest.routes import EVENTS as EVENTS_ROUTE
 from unified_memory.rest.routes import PREFIXES, ROUTES, Route
 from unified_memory.rest.schemas import Schema
+from unified_memory.service.searching import NO_MEANING_HINT
 
 MERGE_PATCH = "application/merge-patch+json"
 PROBLEM = "application/problem+json"
@@ -316,9 +317,7 @@ def _example_errors() -> dict[str, Any]:
         errors.StorageCorruptError("The storage is damaged"),
         errors.StorageBusyError("Too much is waiting"),
         errors.StorageFullError(),
-        errors.SemanticUnavailableError(
-            "This service does not search by meaning", hint="pip install 'mcp-unified-memory[semantic]'"
-        ),
+        errors.SemanticUnavailableError("This service does not search by meaning", hint=NO_MEANING_HINT),
     ]
     found = {
         _example_name(Cause(error.code, status_of(error), "")): msgspec.json.decode(problem(error).body)

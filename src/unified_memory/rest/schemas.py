@@ -296,7 +296,9 @@ CONSTRAINTS: dict[str, dict[str, Schema]] = {
         "key_namespace": ref("NamespaceName"),
         "text": {"minLength": 1, "description": "What they are to be like"},
     },
-    "MessageText": {"content": {"description": "What was said; other members do not matter"}},
+    "MessageText": {
+        "content": {"description": "A text, or parts of which those with a text count; other members do not matter"}
+    },
     "RecallQuery": {
         "namespace": _SCOPE,
         **_NARROWED,

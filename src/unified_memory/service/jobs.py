@@ -72,7 +72,7 @@ class Jobs:
         """Begins the work in the background; its record is durable before this returns."""
         now = self._clock.now()
         job = Job(
-            secrets.token_urlsafe(12),
+            secrets.token_hex(12),
             kind,
             namespace,
             principal.name,

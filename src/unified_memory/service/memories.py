@@ -506,7 +506,7 @@ _TAGS = parse_field("tags")
 
 def mint_key() -> str:
     """A key for a memory that was stored without one: 128 random bits."""
-    return secrets.token_urlsafe(16)
+    return secrets.token_hex(16)
 
 
 def _recorder(values: list[bytes] | None) -> Callable[[list[Outcome]], bytes]:

@@ -166,9 +166,20 @@ class SimilarQuery(Showing, kw_only=True):
 
 
 class MessageText(Struct):
-    """A message of a conversation; what else a client keeps of it does not matter."""
+    """A message of a conversation; what else a client keeps of it does not matter.
 
-    content: str
+    `content`: its text, or parts of which those with a "text" count, or null where it calls tools only.
+    """
+
+    content: str | list[dict[str, Any]] | None = None
+
+    @property
+    def text(self) -> str:
+        """What was said."""
+        if isinstance(self.content, str):
+            return self.content
+        parts = (part.get("text") for part in self.content or ())
+        return "\n".join(part for part in parts if isinstance(part, str))
 
 
 class RecallQuery(Narrowing, kw_only=True):

@@ -41,6 +41,7 @@ from unified_memory.service.requests import Narrowing, RankOptions, RecallQuery,
 from unified_memory.service.sizes import check_limit, check_max_tokens
 from unified_memory.storage.base import Storage
 
+NO_MEANING_HINT = "Install the extra, mcp-unified-memory[semantic], and do not switch it off"
 MODES = ("auto", "fulltext", "semantic", "hybrid")
 # Near-duplicates are looked for among so many of the best.
 COLLAPSED = 200
@@ -145,7 +146,7 @@ class Searching:
         """
         check_limit(query.limit)
         room = check_max_tokens(query.max_tokens)
-        texts = [message if isinstance(message, str) else message.content for message in query.messages]
+        texts = [message if isinstance(message, str) else message.text for message in query.messages]
         other: Filter | None = None
         if query.exclude_session is not None:
             session = check_name(query.exclude_session, "exclude_session")
@@ -224,9 +225,7 @@ class Searching:
         near = None
         if query.mode != "fulltext":
             if self._meaning is None and query.mode != "auto":
-                raise SemanticUnavailableError(
-                    "This service does not search by meaning", hint="pip install 'mcp-unified-memory[semantic]'"
-                )
+                raise SemanticUnavailableError("This service does not search by meaning", hint=NO_MEANING_HINT)
             near = None if self._meaning is None else await self._meaning.near(text, scopes, recursive=recursive)
         if query.mode == "semantic" and near is None:
             raise SemanticUnavailableError(

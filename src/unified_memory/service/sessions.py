@@ -73,7 +73,7 @@ class Sessions:
         now = self._clock.now()
         return await self._storage.put_session(
             Session(
-                id=request.id or secrets.token_urlsafe(12),
+                id=request.id or secrets.token_hex(12),
                 namespace=request.namespace,
                 cluster_id=request.cluster_id,
                 project_id=request.project_id,

@@ -151,6 +151,14 @@ class LanguageContract(Opened):
         assert await by_words(storage, "Häusern", "a") == ["k"]
         await assert_clean(storage)
 
+    async def test_what_waits_is_found_by_the_forms_of_its_old_language(self, storage: Storage) -> None:
+        await configure(storage, "a")
+        await store(storage, "k", "The knives were sold by the running houses", namespace="a")
+        await speak(storage, "a", "german")
+        for query in ("knives", "houses"):
+            assert await by_words(storage, query, "a") == ["k"], query
+        await assert_clean(storage)
+
     async def test_what_is_updated_while_it_waits_is_found_by_its_new_words_alone(self, storage: Storage) -> None:
         await configure(storage, "a")
         await store(storage, "k", "Haus", namespace="a")

@@ -50,7 +50,7 @@ class Ranking:
         corrected: dict[str, str] = {}
         start, stop = self._request.offset, self._request.offset + self._request.limit
         scored = self._ranked()
-        if not scored and self._request.fulltext:
+        if not any(one.own for one in scored) and self._request.fulltext:
             literal = self._terms.literal
             if hits := self._inside_words(fold(literal.rstrip("*") or literal)):
                 return SearchResult(hits[start:stop])
@@ -104,7 +104,11 @@ class Ranking:
         line = sorted(r.memory.id for r in self._everything if (r.memory.namespace, r.memory.session_id) == place)
         at = line.index(memory.id)
         beside = ((d, line[at - d]) for d in NEIGHBOURS if 0 <= at - d < len(line))
-        return [(d, bodies[number]) for d, number in beside if number in bodies]
+        # What must not occur lends nothing either.
+        banned = len(self._terms.any)
+        return [
+            (d, bodies[number]) for d, number in beside if number in bodies and not any(bodies[number].counts[banned:])
+        ]
 
     def _candidate(self, record: Record, body: Body, around: list[tuple[int, Body]]) -> Candidate:
         memory = record.memory

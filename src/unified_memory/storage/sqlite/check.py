@@ -80,10 +80,9 @@ def _look(connection: Database, progress: Progress | None) -> _Found:
     tags = _tag_sums(connection)
     tokenizer = connection.fts5_tokenizer("porter", ["unicode61", "remove_diacritics", "2"])
     spoken = Languages().now(connection)
-    # What waits to be indexed again stands there as it was: in a language that may no longer be known. So does what a deleted
-    # namespace held.
-    waiting = {row[0] for row in connection.execute("SELECT memory_id FROM stale_text")}
-    found.again |= waiting
+    # What waits to be indexed again stands there as it was.
+    waiting = dict(connection.execute("SELECT memory_id, language FROM stale_text").fetchall())
+    found.again |= waiting.keys()
     done = 0
     for row in connection.execute(
         f"""SELECT {RECORD}, m.namespace_id, n.deleted_name, s.keywords, s.content_hash,
@@ -92,7 +91,8 @@ def _look(connection: Database, progress: Progress | None) -> _Found:
             ORDER BY m.id"""  # noqa: S608 - fixed columns
     ):
         held = actual.pop(row[0], None)
-        language = None if row[0] in waiting or row[1] is None else spoken.of(row[1])
+        # What a deleted namespace held does too, and its language is no longer told.
+        language = waiting.get(row[0], None if row[1] is None else spoken.of(row[1]))
         _check_memory(row, held, tags.pop(row[0], 0), tokenizer, language, found)
         done += 1
         if progress is not None and done % PROGRESS_EVERY == 0:
@@ -132,7 +132,12 @@ def _check_memory(
         return
     indexed_alike = True
     if language is not None:
-        columns = (index_text(told.text, language), index_text(told.title_text, language), scope_tokens(name))
+        # A deleted namespace keeps the tokens of its former name until it is purged.
+        columns = (
+            index_text(told.text, language),
+            index_text(told.title_text, language),
+            scope_tokens(name or deleted),
+        )
         indexed_alike = index_sum == _sum(_terms(tokenizer, columns))
     if digest is not None and digest != told.content_hash and not indexed_alike and not found.text_broken:
         # Neither its hash nor its words are what was stored: it is the value that has changed, and no one knows from what.

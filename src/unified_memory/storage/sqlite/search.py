@@ -114,8 +114,8 @@ class _Search:
         where: tuple[str, list[Binding]] = ("1", []) if request.where is None else condition(request.where)
         self.where, self.where_bound = where
         # Some may still be indexed in the language that a namespace had before.
-        waiting = connection.execute("SELECT DISTINCT language FROM stale_text")
-        self.spoken = sorted(self.languages.within(request.scopes).union(row[0] for row in waiting))
+        self._waiting = {row[0] for row in connection.execute("SELECT DISTINCT language FROM stale_text")}
+        self.spoken = sorted(self.languages.within(request.scopes) | self._waiting)
         self._needles: dict[str, Needle] = {}
         self.terms = SearchTerms(telling(request.terms.any, self.spoken), request.terms.none, request.terms.literal)
         self._days = named_days(self.terms.literal)
@@ -137,7 +137,7 @@ class _Search:
         """The hits, best first, and which words were taken for others."""
         corrected: dict[str, str] = {}
         scored, tail = self._by_words() if self.request.fulltext else self._by_meaning()
-        if not scored and self.request.fulltext:
+        if not any(one.own for one in scored) and self.request.fulltext:
             if hits := self._inside_words():
                 return SearchResult(hits)
             corrected = self._correct()
@@ -309,7 +309,9 @@ class _Search:
         candidates = []
         for number, score in base.items():
             if number in texts:
-                nearby = [(d, bodies[other]) for d, other in around.get(number, {}).items() if other in bodies]
+                beside = ((d, bodies[other]) for d, other in around.get(number, {}).items() if other in bodies)
+                # What must not occur lends nothing either.
+                nearby = [(d, body) for d, body in beside if not any(body.counts[len(self.terms.any) :])]
                 candidate = self._candidate(number, *texts[number], bodies[number], score, nearby)
                 if candidate is not None:
                     candidates.append(candidate)
@@ -364,6 +366,9 @@ class _Search:
             if number in spoken:
                 for other in neighbours.values():
                     spoken.setdefault(other, spoken[number])
+        if self._waiting:
+            waiting = "SELECT memory_id, language FROM stale_text WHERE memory_id IN (SELECT value FROM json_each(?))"
+            spoken |= dict(self.connection.execute(waiting, (_encode(sorted(needed)).decode(),)).fetchall())
         found: dict[int, tuple[Text, str]] = {}
         missing = []
         for number, seq in self.connection.execute(

@@ -24,7 +24,7 @@ from unified_memory.model.errors import (
 )
 from unified_memory.model.memory import NO_ATTRIBUTES, Memory
 from unified_memory.model.namespace import NamespaceConfig, ancestors, contains, inherit
-from unified_memory.model.search import describe
+from unified_memory.model.search import Description, describe
 from unified_memory.model.session import Session, WithMemories
 from unified_memory.storage.base import Access, Code, Draft, Edit, Idempotency, Keep, Outcome, Remove, Replayed
 from unified_memory.storage.sqlite import vectors
@@ -96,6 +96,7 @@ class Transaction:
         self.read_only: str | None = None
         # Whether there may be vectors: without them no write pays for them.
         self._embedded = False
+        self._stale = False
         self._use: dict[int, list[int]] = {}
         self._sessions: dict[tuple[int, str], tuple[str | None, int]] = {}
         self._written = 0
@@ -111,10 +112,11 @@ class Transaction:
         found = self.connection.execute("PRAGMA user_version").get
         if found != VERSION:
             raise SchemaTooNewError(found, VERSION)
-        self.last_id, self.last_seq, epoch, self.read_only, embedded = self.connection.execute(
-            "SELECT last_id, last_seq, epoch, read_only, EXISTS (SELECT 1 FROM models) FROM counters"
+        self.last_id, self.last_seq, epoch, self.read_only, embedded, stale = self.connection.execute(
+            "SELECT last_id, last_seq, epoch, read_only, EXISTS (SELECT 1 FROM models), EXISTS (SELECT 1 FROM stale_text)"
+            " FROM counters"
         ).get
-        self._embedded = bool(embedded)
+        self._embedded, self._stale = bool(embedded), bool(stale)
         self._written = self.last_seq
         if epoch != self._epoch:
             self._places.clear()
@@ -378,14 +380,7 @@ class Transaction:
         self._buried.pop(ref, None)
         if old_tags or draft.tags:
             self._retag(number, old_tags, draft.tags)
-        self._pending.index(
-            number,
-            keywords_text(draft.keywords),
-            draft.content_hash,
-            index_text(draft.text, place.language),
-            index_text(draft.title_text, place.language),
-            scope_tokens(place.name),
-        )
+        self._index(number, place, draft)
         if draft.session_id is not None:
             self._sessions[place.id, draft.session_id] = (draft.project_id, now)
         return Memory(
@@ -401,15 +396,18 @@ class Transaction:
     def reindex(self, number: int) -> None:
         """Derives what the index holds of a memory again."""
         memory = self._by_id(number)
-        told = describe(memory.key, memory.attributes, memory.parsed())
-        language = self.place(memory.namespace).language
+        self._index(number, self.place(memory.namespace), describe(memory.key, memory.attributes, memory.parsed()))
+
+    def _index(self, number: int, place: Place, told: Draft | Description) -> None:
+        if self._stale:
+            self.connection.execute("DELETE FROM stale_text WHERE memory_id = ?", (number,))
         self._pending.index(
             number,
             keywords_text(told.keywords),
             told.content_hash,
-            index_text(told.text, language),
-            index_text(told.title_text, language),
-            scope_tokens(memory.namespace),
+            index_text(told.text, place.language),
+            index_text(told.title_text, place.language),
+            scope_tokens(place.name),
         )
 
     def derive(self, numbers: list[int]) -> None:
@@ -427,11 +425,8 @@ class Transaction:
     def refresh(self, limit: int) -> int:
         """Indexes memories again that are indexed as they were; how many are left."""
         self.settle()
-        numbers = self.connection.execute("SELECT DISTINCT memory_id FROM stale_text LIMIT ?", (limit,)).fetchall()
-        for (number,) in numbers:
-            if self.connection.execute("SELECT 1 FROM memories WHERE id = ?", (number,)).get:
-                self.reindex(number)
-        self.connection.executemany("DELETE FROM stale_text WHERE memory_id = ?", numbers)
+        for (number,) in self.connection.execute("SELECT memory_id FROM stale_text LIMIT ?", (limit,)).fetchall():
+            self.reindex(number)
         return int(self.connection.execute("SELECT count(*) FROM stale_text").get)
 
     def rebuild(self) -> None:
@@ -494,6 +489,8 @@ class Transaction:
         run("DELETE FROM search_index WHERE memory_id = ?", (number,))
         if self._embedded:
             run("DELETE FROM vectors WHERE memory_id = ?", (number,))
+        if self._stale:
+            run("DELETE FROM stale_text WHERE memory_id = ?", (number,))
         run("DELETE FROM memories WHERE id = ?", (number,))
 
     def move(self, source: tuple[str, str], target: tuple[str, str], now: int, expected: int | None) -> Memory:
@@ -638,7 +635,8 @@ class Transaction:
         )
         self._changed_namespaces()
         changed = [(spoken[number], number) for number, one in below if self.place(one).language != spoken[number]]
-        # A memory that waits already stands there in that language, or was replaced meanwhile: both may be.
+        self._stale = True
+        # Where a memory waits already, what stands in the index is older still.
         self.connection.executemany(
             "INSERT OR IGNORE INTO stale_text SELECT id, ? FROM memories WHERE namespace_id = ?", changed
         )
@@ -685,7 +683,6 @@ class Transaction:
                 " (SELECT 1 FROM memories m JOIN namespaces n ON n.id = m.namespace_id WHERE n.name = ? AND m.key = ?)",
                 (name, key, version, self.next_seq(), number, now, name, key),
             )
-        self.connection.executemany("DELETE FROM stale_text WHERE memory_id = ?", [(row[0],) for row in rows])
         self.connection.execute(
             "UPDATE namespaces SET memories = max(0, memories - ?) WHERE id = ?", (len(rows), ticket)
         )
