@@ -55,9 +55,8 @@ class Ranking:
             if hits := self._inside_words(fold(literal.rstrip("*") or literal)):
                 return SearchResult(hits[start:stop])
             corrected = self._correct()
-            if not corrected:
-                return SearchResult([])
-            scored = self._ranked()
+            if corrected:
+                scored = self._ranked()
         records = {record.memory.id: record for record in self._chosen}
         return SearchResult([self._hit(records[one.id], one) for one in scored[start:stop]], corrected)
 
