@@ -4,7 +4,7 @@ import re
 import unicodedata
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -20,6 +20,8 @@ MAX_TERMS = 32
 # Of a text that is no query, so much is read, and so many words of it are weighed.
 PLAIN_CHARS = 20_000
 MAX_WORDS = 2_000
+# Of more prefixes the rest are words: each may begin a good part of all words there are.
+MAX_PREFIXES = 4
 PAIR = 2
 _PIECE = re.compile(r'(-?)"([^"]*)"|(\S+)')
 _WORD = re.compile(r"[^\W_]+")
@@ -233,7 +235,13 @@ def parse_search(query: str) -> SearchTerms:
     literal = " ".join(query.replace('"', " ").split())
     if not found and (banned or not any(c.isprintable() and not c.isspace() for c in literal)):
         raise EmptyQueryError
-    return SearchTerms(tuple(found[:MAX_WORDS]), tuple(banned[:MAX_TERMS]), literal)
+    return SearchTerms(_few_prefixes(found[:MAX_WORDS]), _few_prefixes(banned[:MAX_TERMS]), literal)
+
+
+def _few_prefixes(terms: Sequence[Term]) -> tuple[Term, ...]:
+    prefixes = [i for i, term in enumerate(terms) if term.prefix]
+    rest = set(prefixes[MAX_PREFIXES:])
+    return tuple(Term(term.words, raw=term.raw) if i in rest else term for i, term in enumerate(terms))
 
 
 def _terms_of(piece: str) -> list[Term]:

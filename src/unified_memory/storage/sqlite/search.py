@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -36,7 +37,7 @@ from unified_memory.storage.sqlite.languages import Languages
 from unified_memory.storage.sqlite.rows import RECORD, memory_of
 from unified_memory.storage.sqlite.scopes import scope_token
 from unified_memory.storage.sqlite.texts import Text, Texts
-from unified_memory.storage.sqlite.vocabulary import EXACT, alternatives, exactly, holding, inside, known_near
+from unified_memory.storage.sqlite.vocabulary import EXACT, Vocabulary, exactly, inside, known_near
 
 # Words in key, tags, title, author and date weigh twice; the scope weighs nothing.
 WEIGHTS = "1.0, 2.0, 0.0"
@@ -55,6 +56,8 @@ WHOLE_SESSION = 256
 MAX_ENTRIES = 8_000
 # Of a word that is more frequent than that, the newest so many are looked at.
 MAX_NEWEST = 20_000
+# Of those that may hold a text inside of a word the newest so many are read.
+MAX_LIKELY = 100_000
 # So many memories are looked through for the word of a stem that is nearest to a mistyped one.
 MAX_LOOKED_THROUGH = 10
 # Longer values are not read to be ranked: the index tells which words they hold.
@@ -117,6 +120,7 @@ class _Search:
         self._waiting = {row[0] for row in connection.execute("SELECT DISTINCT language FROM stale_text")}
         self.spoken = sorted(self.languages.within(request.scopes) | self._waiting)
         self._needles: dict[str, Needle] = {}
+        self._vocabulary = Vocabulary(connection)
         self.terms = SearchTerms(telling(request.terms.any, self.spoken), request.terms.none, request.terms.literal)
         self._days = named_days(self.terms.literal)
         self._documents = connection.execute("SELECT total(memories) FROM namespaces").get
@@ -159,7 +163,8 @@ class _Search:
         ranked = self._ranked(query, proposals[:WINDOW], meant)
         known = {one.id for one in ranked} | {one.id for one in proposals[:WINDOW]}
         rest = [p for p in proposals[WINDOW:] if p.id not in known]
-        if not rest:
+        if not rest or any(map(self._vocabulary.is_short, self.terms.none)):
+            # What the index was not asked to leave out is told by the words alone.
             return ranked, []
         # Behind what was ranked: the index's order, its scores drawn below the last of those.
         floor, best = (ranked[-1].score if ranked else 0.0), rest[0].score or 1.0
@@ -183,7 +188,7 @@ class _Search:
         stems: list[frozenset[str]] = [frozenset()] * len(terms)
         for language in self.spoken:
             for i, runs in enumerate(self.needle(language).alternatives[: len(terms)]):
-                held[i] += sum(holding(self.connection, run, language, prefix=terms[i].prefix) for run in runs)
+                held[i] += sum(self._vocabulary.holding(run, language, prefix=terms[i].prefix) for run in runs)
                 stems[i] |= {stem for run in runs for stem in run}
         return Query(terms, stems, held, self._documents, self._days)
 
@@ -196,7 +201,7 @@ class _Search:
             # The rarest words found too little: the next one is looked at too, however frequent.
             chosen += 1
             found = self._rows(self._match(terms[:chosen], terms[chosen:]), wanted, newest)
-        if bounded and len(terms) > 1:
+        if bounded and newest > 0 and len(terms) > 1:
             # Each word alone is too frequent; those that hold all of them, or the two rarest, may be older than the newest.
             merged = {one.id: one for one in found}
             for together in {len(terms), 2}:
@@ -231,10 +236,11 @@ class _Search:
 
         Memories with any of the terms (with `together` all of them); the `others` only add to their scores.
         """
-        found = (" AND " if together else " OR ").join(f"({self._either(term)})" for term in terms)
+        wanted = dict.fromkeys(map(self._either, terms))
+        found = (" AND " if together else " OR ").join(f"({one})" for one in wanted)
         if others:
             # The index counts what stands in a memory wherever it stands in the query.
-            also = " OR ".join(f"({self._either(term)})" for term in (*terms, *others))
+            also = " OR ".join(f"({one})" for one in wanted | dict.fromkeys(map(self._either, others)))
             found = f"({found}) AND ({also})"
         text = f"{{body title}} : ({found})"
         if scope := self._scope_match():
@@ -248,7 +254,7 @@ class _Search:
         """The index's query for a term, in whatever language it stands there."""
         told: dict[str, None] = {}
         for language in self.spoken:
-            told.update(dict.fromkeys(alternatives(term, language)))
+            told.update(dict.fromkeys(self._vocabulary.alternatives(term, language)))
         return " OR ".join(told)
 
     def _scope_match(self) -> str:
@@ -478,15 +484,14 @@ class _Search:
             return []
         narrowed, bound = inside(self.connection, literal, needle, self._scope_match())
         rows = self.connection.execute(
-            f"""SELECT {RECORD} FROM memories m JOIN namespaces n ON n.id = m.namespace_id
+            f"""SELECT m.key, m.metadata, m.value_json, {RECORD} FROM memories m JOIN namespaces n ON n.id = m.namespace_id
                 WHERE {narrowed} AND {self.scope} AND (m.expires_at IS NULL OR m.expires_at > ?) AND {self.where}
-                  AND holds(?, m.key, m.metadata, m.value_json)
-                ORDER BY m.id DESC LIMIT ? OFFSET ?""",  # noqa: S608 - fixed columns, conditions from the compiler
-            (*bound, *self.scope_bound, self.now, *self.where_bound, needle, self.request.limit, self.request.offset),
+                ORDER BY m.id DESC LIMIT ?""",  # noqa: S608 - fixed columns, conditions from the compiler
+            (*bound, *self.scope_bound, self.now, *self.where_bound, MAX_LIKELY),
         )
+        held = (memory_of(row[3:]) for row in rows if _holds(needle, *row[:3]))
         hits = []
-        for row in rows:
-            memory = memory_of(row)
+        for memory in islice(held, self.request.offset, self.request.offset + self.request.limit):
             text = text_of(memory.parsed())
             fields = {"value": text, **fields_of(memory)}
             matched = [name for name, part in fields.items() if needle in fold(part)]
@@ -543,12 +548,10 @@ def find(connection: Database, request: SearchRequest, now: int, languages: Lang
 def register(connection: Database) -> None:
     """Teaches a reading connection what searches need, before it first looks at the index.
 
-    `holds(needle, key, metadata, value)`: whether the folded needle stands in any of the texts. A view of the index's terms.
-    And a tokenizer that takes the place of the built-in one in queries: of a word that may go on (deploy*) it gives beside
-    the stem the word itself, since the stems of longer words begin with that (deployment -> deploy, but deploy -> deploi);
-    and what `exactly` quotes stays as it is.
+    A view of the index's terms; and a tokenizer that takes the place of the built-in one in queries: of a word that may go on
+    (deploy*) it gives beside the stem the word itself, since the stems of longer words begin with that (deployment -> deploy,
+    but deploy -> deploi); and what `exactly` quotes stays as it is.
     """
-    connection.create_scalar_function("holds", _holds, 4, deterministic=True)
     connection.execute("PRAGMA query_only = OFF")
     connection.execute("CREATE VIRTUAL TABLE temp.known_terms USING fts5vocab(main, memory_text, row)")
     connection.execute("PRAGMA query_only = ON")
@@ -567,6 +570,7 @@ def register(connection: Database) -> None:
 
 
 def _holds(needle: str, key: str, metadata: str | None, value: str) -> bool:
+    """Whether the folded needle stands in any of the texts."""
     if needle in fold(key):
         return True
     # A look at the JSON text says quickly where it cannot be; escapes hide it from that look.

@@ -10,12 +10,15 @@ from unified_memory.storage.sqlite.filters import Binding
 
 # Before a term of the index in a query; of no script (private use), so that no text holds it.
 EXACT = "\ue001"
-# Of the terms that begin as a prefix does, so many are counted.
-MAX_PREFIX_TERMS = 200
+# A prefix of which the index holds more than so many entries is searched by its most frequent terms.
+MAX_PREFIX_ENTRIES = 100_000
+MAX_PREFIX_TERMS = 50
 # So many terms that hold a text are looked up, the most frequent first.
 MAX_INSIDE = 1_000
 # A stem may have lost the end of its word: the beginning of the text that must be left of it, in characters.
 LEAST_LEFT = 3
+# And so many characters at most.
+MOST_LOST = 12
 # So many stems that are near to a mistyped word are looked up.
 MAX_NEAR = 100
 _encode = msgspec.json.Encoder().encode
@@ -26,30 +29,72 @@ def exactly(term: str) -> str:
     return f'"{EXACT}{term}"'
 
 
-def alternatives(term: Term, language: str) -> list[str]:
-    """The index's queries for a term that is written in a language; each is quoted."""
-    star = " *" if term.prefix else ""
-    told = analyzer(language)
-    if language == ENGLISH:
-        forms = told.forms(term.words[0]) if term.plain else (" ".join(term.words),)
-        return [f'"{form}"{star}' for form in forms]
-    cut = term.raw if len(term.raw) == len(term.words) else term.words
-    if term.prefix:
-        return ['"' + " ".join([*marked(told.stems(cut[:-1])), term.words[-1]]) + '" *']
-    return ['"' + " ".join(marked(told.stems(cut))) + '"']
+class Vocabulary:
+    """The terms as one search sees them; what was counted once is kept."""
 
+    def __init__(self, connection: Database) -> None:
+        self._connection = connection
+        self._holding: dict[tuple[tuple[str, ...], str, bool], float] = {}
+        self._beginning: dict[tuple[str, ...], tuple[float, list[str]]] = {}
 
-def holding(connection: Database, run: tuple[str, ...], language: str, *, prefix: bool) -> float:
-    """How many memories hold a run of stems: as many as hold the rarest of them, an upper bound."""
-    terms = run if language == ENGLISH else tuple(marked(run))
-    counts = [connection.execute("SELECT doc FROM temp.known_terms WHERE term = ?", (term,)).get or 0 for term in terms]
-    if prefix:
-        beginning = run[-1]
-        counts[-1] = connection.execute(
-            "SELECT total(doc) FROM (SELECT doc FROM temp.known_terms WHERE term >= ?1 AND term < ?2 LIMIT ?3)",
-            (beginning, beginning + "\U0010ffff", MAX_PREFIX_TERMS),
-        ).get
-    return float(min(counts, default=0))
+    def alternatives(self, term: Term, language: str) -> list[str]:
+        """The index's queries for a term that is written in a language; each is quoted."""
+        told = analyzer(language)
+        cut = term.raw if len(term.raw) == len(term.words) else term.words
+        if term.prefix:
+            return self._going_on(term, told.stems(cut[:-1]), language)
+        if language == ENGLISH:
+            forms = told.forms(term.words[0]) if term.plain else (" ".join(term.words),)
+            return [f'"{form}"' for form in forms]
+        return ['"' + " ".join(marked(told.stems(cut))) + '"']
+
+    def holding(self, run: tuple[str, ...], language: str, *, prefix: bool) -> float:
+        """How many memories hold a run of stems: as many as hold the rarest of them, an upper bound."""
+        place = (run, language, prefix)
+        known = self._holding.get(place)
+        if known is None:
+            known = self._holding[place] = self._count(run, language, prefix=prefix)
+        return known
+
+    def is_short(self, term: Term) -> bool:
+        """Whether a prefix begins so much that only its most frequent terms are looked for."""
+        return term.prefix and self._begun(term)[0] > MAX_PREFIX_ENTRIES
+
+    def _count(self, run: tuple[str, ...], language: str, *, prefix: bool) -> float:
+        terms = run if language == ENGLISH else tuple(marked(run))
+        one = "SELECT doc FROM temp.known_terms WHERE term = ?"
+        counts = [self._connection.execute(one, (term,)).get or 0 for term in (terms[:-1] if prefix else terms)]
+        if prefix:
+            counts.append(self._beginning_with((run[-1],))[0])
+        return float(min(counts, default=0))
+
+    def _begun(self, term: Term) -> tuple[float, list[str]]:
+        word = term.words[-1]
+        # The stems of longer words begin with the word, those of the word itself with its stem (see `search.register`).
+        return self._beginning_with(tuple(dict.fromkeys((word, *analyzer(ENGLISH).stems((word,))))))
+
+    def _beginning_with(self, beginnings: tuple[str, ...]) -> tuple[float, list[str]]:
+        """In how many memories the terms are that begin so, one counted as often as it holds some; the most frequent of them."""
+        known = self._beginning.get(beginnings)
+        if known is None:
+            found: dict[str, int] = {}
+            for beginning in beginnings:
+                rows = self._connection.execute(
+                    "SELECT term, doc FROM temp.known_terms WHERE term >= ?1 AND term < ?2",
+                    (beginning, beginning + "\U0010ffff"),
+                )
+                found.update(rows)
+            frequent = sorted(found, key=lambda term: (-found[term], term))[:MAX_PREFIX_TERMS]
+            known = self._beginning[beginnings] = (float(sum(found.values())), frequent)
+        return known
+
+    def _going_on(self, term: Term, before: list[str], language: str) -> list[str]:
+        """What goes on as a prefix does, behind what stands `before` it."""
+        if not self.is_short(term):
+            words = term.words if language == ENGLISH else (*marked(before), term.words[-1])
+            return ['"' + " ".join(words) + '" *']
+        first = " ".join(term.words[:-1] if language == ENGLISH else marked(before))
+        return [f'"{first}" + {exactly(one)}' if first else exactly(one) for one in self._begun(term)[1]]
 
 
 def inside(connection: Database, literal: str, needle: str, scope: str) -> tuple[str, list[Binding]]:
@@ -60,8 +105,9 @@ def inside(connection: Database, literal: str, needle: str, scope: str) -> tuple
     if not cut:
         # Signs have no case, so SQLite finds them by itself; only escapes may hide them.
         texts = ("m.key", "coalesce(m.metadata, '')", "m.value_json")
-        held = " OR ".join(f"instr({text}, ?) OR instr({text}, ?) OR instr({text}, char(92))" for text in texts)
-        return f"({held})", [literal, needle] * len(texts)
+        forms: list[Binding] = list(dict.fromkeys((literal, needle)))
+        held = " OR ".join(f"{'instr({0}, ?) OR ' * len(forms)}instr({{0}}, char(92))".format(text) for text in texts)
+        return f"({held})", forms * len(texts)
     terms = _holding_inside(connection, cut[0], last=len(cut) == 1)
     if not terms:
         return "0", []
@@ -86,10 +132,11 @@ def _may_hold(stem: str, word: str, *, last: bool) -> bool:
     if word in stem if last else stem.endswith(word):
         return True
     # What the stemmer has cut off began inside of the text.
-    least = min(LEAST_LEFT, len(word) - 1)
-    lost = any(stem.endswith(word[:left]) for left in range(least, len(word)))
+    least = max(min(LEAST_LEFT, len(word) - 1), len(word) - MOST_LOST)
+    lengths = range(least, min(len(word), len(stem) + 1))
+    lost = any(stem.endswith(word[:left]) for left in lengths)
     # And it writes y as i.
-    return lost or any(word[left] == "y" and stem.endswith(word[:left] + "i") for left in range(least, len(word)))
+    return lost or any(word[left] == "y" and stem.endswith(word[:left] + "i") for left in lengths)
 
 
 def known_near(connection: Database, word: str, language: str) -> list[str]:
