@@ -195,18 +195,17 @@ class _Search:
     def _propose(self, query: Query, wanted: int) -> list[Proposal]:
         by_rarity, chosen, bounded = self._affordable(query)
         terms = [self.terms.any[i] for i in by_rarity]
-        newest = -1 if self.request.where is not None else MAX_NEWEST
-        found = self._rows(self._match(terms[:chosen], terms[chosen:]), wanted, newest)
+        found = self._rows(self._match(terms[:chosen], terms[chosen:]), wanted)
         while len(found) < WINDOW and chosen < len(terms):
             # The rarest words found too little: the next one is looked at too, however frequent.
             chosen += 1
-            found = self._rows(self._match(terms[:chosen], terms[chosen:]), wanted, newest)
-        if bounded and newest > 0 and len(terms) > 1:
+            found = self._rows(self._match(terms[:chosen], terms[chosen:]), wanted)
+        if bounded and len(terms) > 1:
             # Each word alone is too frequent; those that hold all of them, or the two rarest, may be older than the newest.
             merged = {one.id: one for one in found}
             for together in {len(terms), 2}:
                 match = self._match(terms[:together], terms[together:], together=True)
-                merged |= {one.id: one for one in self._rows(match, wanted, newest)}
+                merged |= {one.id: one for one in self._rows(match, wanted)}
             found = sorted(merged.values(), key=lambda one: (-one.score, -one.id))
         return found
 
@@ -263,10 +262,11 @@ class _Search:
             return ""
         return "scope : (" + " OR ".join(f'"{scope_token(scope)}"' for scope in scopes) + ")"
 
-    def _rows(self, match: str, wanted: int, newest: int) -> list[Proposal]:
-        # Candidates are ranked before they are looked up; where too many of them fall through the filter, more are taken.
-        narrow = self.request.where is None and self.request.recursive
-        take = round(wanted / max(self._share, LARGE_SHARE)) + 32 if narrow else -1
+    def _rows(self, match: str, wanted: int) -> list[Proposal]:
+        if self.request.where is not None or not self.request.recursive:
+            return self._filtered_rows(match, wanted)
+        # Candidates are ranked before they are looked up; where too many of them are in other scopes, more are taken.
+        take = round(wanted / max(self._share, LARGE_SHARE)) + 32
         while True:
             rows = self.connection.execute(
                 f"""WITH found AS MATERIALIZED (
@@ -276,13 +276,28 @@ class _Search:
                         ORDER BY score, id DESC LIMIT ?)
                     SELECT m.id, m.namespace_id, n.name, m.session_id, -found.score, (SELECT count(*) FROM found)
                     FROM found JOIN memories m ON m.id = found.id JOIN namespaces n ON n.id = m.namespace_id
-                    WHERE {self.scope} AND (m.expires_at IS NULL OR m.expires_at > ?) AND {self.where}
+                    WHERE {self.scope} AND (m.expires_at IS NULL OR m.expires_at > ?)
                     ORDER BY found.score, m.id DESC LIMIT ?""",  # noqa: S608 - fixed columns, conditions from the compiler
-                (match, newest, take, *self.scope_bound, self.now, *self.where_bound, wanted),
+                (match, MAX_NEWEST, take, *self.scope_bound, self.now, wanted),
             ).fetchall()
             if len(rows) >= wanted or take < 0 or not rows or rows[0][-1] < take:
                 return [Proposal(*row[:-1]) for row in rows]
             take = -1 if take > 100 * wanted else take * 8
+
+    def _filtered_rows(self, match: str, wanted: int) -> list[Proposal]:
+        """The best of the newest that meet the filter: only what does is scored."""
+        rows = self.connection.execute(
+            f"""SELECT id, namespace_id, name, session_id, -score FROM (
+                    SELECT m.id, m.namespace_id, n.name, m.session_id, bm25(memory_text, {WEIGHTS}) AS score
+                    FROM memory_text CROSS JOIN memories m ON m.id = memory_text.rowid
+                    CROSS JOIN namespaces n ON n.id = m.namespace_id
+                    WHERE memory_text MATCH ? AND {self.scope} AND (m.expires_at IS NULL OR m.expires_at > ?)
+                      AND {self.where}
+                    ORDER BY memory_text.rowid DESC LIMIT ?)
+                ORDER BY score, id DESC LIMIT ?""",  # noqa: S608 - fixed columns, conditions from the compiler
+            (match, *self.scope_bound, self.now, *self.where_bound, MAX_NEWEST, wanted),
+        )
+        return [Proposal(*row) for row in rows]
 
     def _eligible(self, ids: Iterable[int]) -> list[Proposal]:
         """Those of the memories that are visible, in scope, and meet the filter, in the order of the ids."""

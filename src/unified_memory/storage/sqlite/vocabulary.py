@@ -12,7 +12,7 @@ from unified_memory.storage.sqlite.filters import Binding
 EXACT = "\ue001"
 # A prefix of which the index holds more than so many entries is searched by its most frequent terms.
 MAX_PREFIX_ENTRIES = 100_000
-MAX_PREFIX_TERMS = 50
+MAX_PREFIX_TERMS = 20
 # So many terms that hold a text are looked up, the most frequent first.
 MAX_INSIDE = 1_000
 # A stem may have lost the end of its word: the beginning of the text that must be left of it, in characters.
