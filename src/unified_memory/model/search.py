@@ -20,6 +20,8 @@ MAX_TERMS = 32
 # Of a text that is no query, so much is read, and so many words of it are weighed.
 PLAIN_CHARS = 20_000
 MAX_WORDS = 2_000
+# Of a longer phrase the first words count.
+MAX_PHRASE = 64
 # Of more prefixes the rest are words: each may begin a good part of all words there are.
 MAX_PREFIXES = 4
 PAIR = 2
@@ -235,13 +237,20 @@ def parse_search(query: str) -> SearchTerms:
     literal = " ".join(query.replace('"', " ").split())
     if not found and (banned or not any(c.isprintable() and not c.isspace() for c in literal)):
         raise EmptyQueryError
-    return SearchTerms(_few_prefixes(found[:MAX_WORDS]), _few_prefixes(banned[:MAX_TERMS]), literal)
+    return SearchTerms(_bounded(found[:MAX_WORDS]), _bounded(banned[:MAX_TERMS]), literal)
 
 
-def _few_prefixes(terms: Sequence[Term]) -> tuple[Term, ...]:
+def _bounded(terms: Sequence[Term]) -> tuple[Term, ...]:
     prefixes = [i for i, term in enumerate(terms) if term.prefix]
     rest = set(prefixes[MAX_PREFIXES:])
-    return tuple(Term(term.words, raw=term.raw) if i in rest else term for i, term in enumerate(terms))
+    return tuple(_shortened(term, prefix=i not in rest) for i, term in enumerate(terms))
+
+
+def _shortened(term: Term, *, prefix: bool) -> Term:
+    """The term without what is too much of it; `prefix`: it may go on, where it did."""
+    if len(term.words) > MAX_PHRASE:
+        return Term(term.words[:MAX_PHRASE], raw=term.raw[:MAX_PHRASE], quoted=term.quoted)
+    return term if prefix or not term.prefix else Term(term.words, raw=term.raw)
 
 
 def _terms_of(piece: str) -> list[Term]:

@@ -92,7 +92,7 @@ def _look(connection: Database, progress: Progress | None) -> _Found:
     ):
         held = actual.pop(row[0], None)
         # What a deleted namespace held does too, and its language is no longer told.
-        language = waiting.get(row[0], None if row[1] is None else spoken.of(row[1]))
+        language = waiting.get(row[0], None if row[1] is None else spoken.of(row[1])) or None
         _check_memory(row, held, tags.pop(row[0], 0), tokenizer, language, found)
         done += 1
         if progress is not None and done % PROGRESS_EVERY == 0:

@@ -9,7 +9,8 @@ Instants are integers: microseconds since the epoch, UTC. The mission's tables a
 - `memory_text` holds the inverted index alone, no text; rowid is the memory's id. `scope` has one token for the
   namespace and for each of its ancestors, so that a subtree is one term of the query.
 - `tombstones` keep the last version of deleted keys, and deletes in the commit order.
-- `stale_text` names memories whose words in the index are to be derived again, and the language in which they stand there.
+- `stale_text` names memories whose words in the index are to be derived again, and the language in which they stand there
+  ('': English by the rules of an older program).
 - `vectors` hold codes as `semantic/codes.py` lays them out, `models` what made them; all codes of a model have `length` bytes.
   `place` is never used twice, so that whoever holds vectors can ask for what came since.
 - `counters` has one row: the last id, the last place in the commit order, and `epoch`, which changes whenever a namespace
@@ -155,7 +156,7 @@ CREATE TABLE schema_steps (number INTEGER PRIMARY KEY, name TEXT NOT NULL, appli
         """
 CREATE TABLE stale_text (memory_id INTEGER PRIMARY KEY, language TEXT NOT NULL);
 CREATE INDEX idx_stale_text_language ON stale_text(language);
-INSERT INTO stale_text SELECT id, 'english' FROM memories
+INSERT INTO stale_text SELECT id, '' FROM memories
     WHERE instr(metadata, '"occurred_at"') OR octet_length(key) <> length(key) OR octet_length(metadata) <> length(metadata)
         OR octet_length(value_json) <> length(value_json) OR instr(value_json, '\\u')
         OR key GLOB '*[a-z0-9][A-Z]*' OR metadata GLOB '*[a-z0-9][A-Z]*' OR value_json GLOB '*[a-z0-9][A-Z]*';

@@ -117,7 +117,7 @@ class _Search:
         where: tuple[str, list[Binding]] = ("1", []) if request.where is None else condition(request.where)
         self.where, self.where_bound = where
         # Some may still be indexed in the language that a namespace had before.
-        self._waiting = {row[0] for row in connection.execute("SELECT DISTINCT language FROM stale_text")}
+        self._waiting = {row[0] or ENGLISH for row in connection.execute("SELECT DISTINCT language FROM stale_text")}
         self.spoken = sorted(self.languages.within(request.scopes) | self._waiting)
         self._needles: dict[str, Needle] = {}
         self._vocabulary = Vocabulary(connection)
@@ -389,7 +389,8 @@ class _Search:
                     spoken.setdefault(other, spoken[number])
         if self._waiting:
             waiting = "SELECT memory_id, language FROM stale_text WHERE memory_id IN (SELECT value FROM json_each(?))"
-            spoken |= dict(self.connection.execute(waiting, (_encode(sorted(needed)).decode(),)).fetchall())
+            rows = self.connection.execute(waiting, (_encode(sorted(needed)).decode(),))
+            spoken |= {number: language or ENGLISH for number, language in rows}
         found: dict[int, tuple[Text, str]] = {}
         missing = []
         for number, seq in self.connection.execute(
