@@ -162,10 +162,10 @@ class SearchMachine(RuleBasedStateMachine):
             if not self.waiting:
                 assert indexed == plain, query
                 continue
-            # What waits is found by its words as they stand there.
-            assert indexed <= plain, query
-            for ref in plain:
+            # What waits is found by its words as they stand there, and by the forms of its former language.
+            for ref in indexed | plain:
                 memory = self.run(self.plain.get(*ref, self.clock.now()))
+                assert memory is not None, query
                 assert ref in indexed or query not in memory.parsed().split(), query
 
     @invariant()

@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.storage.drafts import found, store
+from tests.storage.parts.languages import LanguageContract
 from tests.storage.parts.opened import configure
+from tests.storage.parts.searches import SearchContract
+from tests.storage.parts.spelling import SpellingContract
 from unified_memory.model.search import MAX_PREFIXES, parse_search
 from unified_memory.storage.base import Storage
 from unified_memory.storage.sqlite import SQLiteStorage, search, vocabulary
@@ -23,6 +26,18 @@ async def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
         await store(storage, f"k{number}", f"in {text}")
     yield storage
     await storage.close()
+
+
+class TestSQLiteOfMany(SpellingContract, SearchContract, LanguageContract):
+    """As if there were more than a few memories: what is inside of words and what is misspelt is told by the index's terms."""
+
+    @pytest.fixture
+    async def storage(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Storage]:
+        monkeypatch.setattr(search, "FEW", -1)
+        storage = SQLiteStorage(tmp_path / "memory.db")
+        await storage.open()
+        yield storage
+        await storage.close()
 
 
 async def test_a_short_prefix_finds_its_most_frequent_terms(storage: Storage) -> None:

@@ -1,6 +1,7 @@
 """Ranked search: the index proposes, the rules of `model.ranking` decide on the words of what it proposed."""
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -29,7 +30,7 @@ from unified_memory.model.ranking import (
     order,
 )
 from unified_memory.model.search import Names, SearchTerms, Term, fold, names_of, snippet, words
-from unified_memory.model.spelling import MAX_CORRECTED, nearest
+from unified_memory.model.spelling import MAX_CORRECTED, nearest, nearness, reach
 from unified_memory.model.value import parse, text_of
 from unified_memory.storage.sqlite.connection import Database
 from unified_memory.storage.sqlite.filters import Binding, condition, select_scope
@@ -58,6 +59,8 @@ MAX_ENTRIES = 8_000
 MAX_NEWEST = 20_000
 # Of those that may hold a text inside of a word the newest so many are read.
 MAX_LIKELY = 100_000
+# So few memories are looked through one by one, rather than all terms of the index.
+FEW = 500
 # So many memories are looked through for the word of a stem that is nearest to a mistyped one.
 MAX_LOOKED_THROUGH = 10
 # Longer values are not read to be ranked: the index tells which words they hold.
@@ -121,10 +124,11 @@ class _Search:
         self.spoken = sorted(self.languages.within(request.scopes) | self._waiting)
         self._needles: dict[str, Needle] = {}
         self._vocabulary = Vocabulary(connection)
+        self._words: Counter[tuple[str, str, str]] | None = None
         self.terms = SearchTerms(telling(request.terms.any, self.spoken), request.terms.none, request.terms.literal)
         self._days = named_days(self.terms.literal)
         self._documents = connection.execute("SELECT total(memories) FROM namespaces").get
-        self._share = self._part()
+        self._held, self._share = self._part()
 
     def needle(self, language: str) -> Needle:
         """The terms, ready to be counted in texts of that language."""
@@ -221,14 +225,14 @@ class _Search:
             chosen += 1
         return by_rarity, chosen, query.holding[by_rarity[0]] * share > MAX_NEWEST
 
-    def _part(self) -> float:
-        """How much of everything lies in the scopes."""
+    def _part(self) -> tuple[float, float]:
+        """How many memories lie in the scopes, and how much of everything that is."""
         if "" in self.request.scopes or not self._documents:
-            return 1.0
+            return self._documents, 1.0
         # The index knows subtrees only.
         scope, bound = select_scope(self.request.scopes, recursive=True)
-        inside_them = self.connection.execute(f"SELECT total(n.memories) FROM namespaces n WHERE {scope}", bound).get  # noqa: S608
-        return float(inside_them / self._documents)
+        held = self.connection.execute(f"SELECT total(n.memories) FROM namespaces n WHERE {scope}", bound).get  # noqa: S608
+        return held, float(held / self._documents)
 
     def _match(self, terms: Sequence[Term], others: Sequence[Term], *, together: bool = False) -> str:
         """The index's query: every word is quoted, so nothing that a caller writes is syntax.
@@ -498,7 +502,10 @@ class _Search:
         told = {word for term in self.terms.any for word in term.words}
         if not needle or not told.isdisjoint(middle):
             return []
-        narrowed, bound = inside(self.connection, literal, needle, self._scope_match())
+        narrowed: str = "1"
+        bound: list[Binding] = []
+        if self._held > FEW:
+            narrowed, bound = inside(self.connection, literal, needle, self._scope_match())
         rows = self.connection.execute(
             f"""SELECT m.key, m.metadata, m.value_json, {RECORD} FROM memories m JOIN namespaces n ON n.id = m.namespace_id
                 WHERE {narrowed} AND {self.scope} AND (m.expires_at IS NULL OR m.expires_at > ?) AND {self.where}
@@ -533,12 +540,39 @@ class _Search:
 
     def _nearest(self, word: str) -> str | None:
         """The word nearest to this one among those that the caller may see, as it stands there."""
+        if self._held <= FEW:
+            return self._nearest_of_few(word)
         for language in self.spoken:
             for stem in known_near(self.connection, word, language):
                 meant = nearest(word, self._visible_words(stem, language))
                 if meant is not None:
                     return meant
         return None
+
+    def _nearest_of_few(self, word: str) -> str | None:
+        if self._words is None:
+            self._words = Counter(self._words_in_scope())
+        found = {}
+        for (held, stem, language), count in self._words.items():
+            (asked,) = analyzer(language).stems((word,))
+            apart = nearness(word, asked, stem)
+            if apart <= reach(word) and nearest(word, (held,)):
+                found[held] = (apart, -count)
+        return min(found, key=lambda held: (found[held], held), default=None)
+
+    def _words_in_scope(self) -> Iterator[tuple[str, str, str]]:
+        """(word, its stem, language) of all that the caller may see, once for each memory."""
+        for row in self.connection.execute(
+            f"""SELECT {RECORD} FROM memories m JOIN namespaces n ON n.id = m.namespace_id
+                WHERE {self.scope} AND (m.expires_at IS NULL OR m.expires_at > ?)""",  # noqa: S608
+            (*self.scope_bound, self.now),
+        ):
+            memory = memory_of(row)
+            language = self.languages.of(memory.namespace)
+            told = analyzer(language)
+            texts = (*fields_of(memory).values(), text_of(memory.parsed()))
+            for held in {word for text in texts for word in words(text)}:
+                yield held, told.stem(held), language
 
     def _visible_words(self, stem: str, language: str) -> Iterator[str]:
         """Words of that stem in memories that the caller may see."""
