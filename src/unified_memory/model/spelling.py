@@ -5,6 +5,8 @@ from collections.abc import Iterable
 # From so many letters on a word may have one error, and two.
 ONE_FROM = 4
 TWO_FROM = 8
+# A longer one is no word.
+LONGEST = 64
 # Of more words than that none is taken for a typing error: a question of which no word is known is about something else.
 MAX_CORRECTED = 4
 # So many letters of a word may be an ending that its stem has lost; and no stem that is tried for one is shorter.
@@ -14,7 +16,7 @@ LEAST_STEM = 4
 
 def reach(word: str) -> int:
     """How many typing errors a word may have: none in short ones and in numbers, two in long ones."""
-    if len(word) < ONE_FROM or any(char.isdigit() for char in word):
+    if not ONE_FROM <= len(word) <= LONGEST or any(char.isdigit() for char in word):
         return 0
     return 1 if len(word) < TWO_FROM else 2
 

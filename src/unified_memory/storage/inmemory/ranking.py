@@ -160,7 +160,7 @@ class Ranking:
 
     def _nearest(self, word: str) -> str | None:
         found: dict[str, list[int]] = {}
-        for record in self._chosen:
+        for record in self._chosen if reach(word) else ():
             told = analyzer(self._language_of(record.memory.namespace))
             (asked,) = told.stems((word,))
             for held in {*record.words, *record.title_words}:

@@ -550,13 +550,15 @@ class _Search:
         return None
 
     def _nearest_of_few(self, word: str) -> str | None:
+        if not (allowed := reach(word)):
+            return None
         if self._words is None:
             self._words = Counter(self._words_in_scope())
+        asked = {language: analyzer(language).stem(word) for language in self.spoken}
         found = {}
         for (held, stem, language), count in self._words.items():
-            (asked,) = analyzer(language).stems((word,))
-            apart = nearness(word, asked, stem)
-            if apart <= reach(word) and nearest(word, (held,)):
+            apart = nearness(word, asked[language], stem)
+            if apart <= allowed and nearest(word, (held,)):
                 found[held] = (apart, -count)
         return min(found, key=lambda held: (found[held], held), default=None)
 

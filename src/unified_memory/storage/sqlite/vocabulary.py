@@ -141,9 +141,9 @@ def _may_hold(stem: str, word: str, *, last: bool) -> bool:
 
 def known_near(connection: Database, word: str, language: str) -> list[str]:
     """The stems of words that may have been meant by a mistyped one, nearest first, then the more frequent."""
-    (stem,) = analyzer(language).stems((word,))
     if not (allowed := reach(word)):
         return []
+    (stem,) = analyzer(language).stems((word,))
     mark = "" if language == ENGLISH else MARK
     least = min(len(stem) - allowed, max(LEAST_STEM, len(word) - allowed - ENDING))
     found = []
