@@ -11,7 +11,9 @@ _CODEPOINTS = 0x110000
 
 
 def _any_text(_words: Sequence[str], chance: random.Random) -> str:
-    return "".join(chr(chance.randrange(_CODEPOINTS)) for _ in range(chance.choice((1, 3, 30, 300))))
+    text = "".join(chr(chance.randrange(_CODEPOINTS)) for _ in range(chance.choice((1, 3, 30, 300))))
+    # Half a character cannot be sent.
+    return text.encode("utf-8", "replace").decode()
 
 
 def _any_bytes(_words: Sequence[str], chance: random.Random) -> str:

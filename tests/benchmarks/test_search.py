@@ -30,7 +30,7 @@ def test_both_layouts_are_filled_and_asked(interface: str, tmp_path: Path, capsy
     assert zipf.namespaces > 100
     places = [(each.place, each.kind) for filled in report.filled for each in filled.asked]
     named = ("within a namespace", "within the largest such", "all namespaces", "one namespace")
-    assert places == list(itertools.product(named, ("item", "natural")))
+    assert places == list(itertools.product(named, ("item", "natural", "odd")))
     for filled in report.filled:
         assert filled.sizes.text > 300 * 50
         assert filled.sizes.index > filled.sizes.text

@@ -418,7 +418,7 @@ async def test_a_misspelt_word_is_told_with_the_one_that_was_searched_for(agent:
 
 
 async def test_long_misspelt_words_keep_to_the_budget(one_agent: Agent) -> None:
-    words = [letter * 300 + "pple" for letter in "abcd"]
+    words = [letter * 50 + "pple" for letter in "abcd"]
     await one_agent.store("k", " ".join(words) + " and more" * 100)
     for max_tokens in (200, 1_000):
         answer = await one_agent.ask(
