@@ -61,6 +61,7 @@ MAX_NEWEST = 20_000
 MAX_LIKELY = 100_000
 # So few memories are looked through one by one, rather than all terms of the index.
 FEW = 500
+FEW_BYTES = 1_000_000
 # So many memories are looked through for the word of a stem that is nearest to a mistyped one.
 MAX_LOOKED_THROUGH = 10
 # Longer values are not read to be ranked: the index tells which words they hold.
@@ -127,8 +128,10 @@ class _Search:
         self._words: Counter[tuple[str, str, str]] | None = None
         self.terms = SearchTerms(telling(request.terms.any, self.spoken), request.terms.none, request.terms.literal)
         self._days = named_days(self.terms.literal)
-        self._documents = connection.execute("SELECT total(memories) FROM namespaces").get
-        self._held, self._share = self._part()
+        self._documents, everything = connection.execute("SELECT total(memories), total(bytes) FROM namespaces").get
+        held, size = self._in_scope() or (self._documents, everything)
+        self._share = held / self._documents if self._documents else 1.0
+        self._few = held <= FEW and size <= FEW_BYTES
 
     def needle(self, language: str) -> Needle:
         """The terms, ready to be counted in texts of that language."""
@@ -225,14 +228,15 @@ class _Search:
             chosen += 1
         return by_rarity, chosen, query.holding[by_rarity[0]] * share > MAX_NEWEST
 
-    def _part(self) -> tuple[float, float]:
-        """How many memories lie in the scopes, and how much of everything that is."""
-        if "" in self.request.scopes or not self._documents:
-            return self._documents, 1.0
+    def _in_scope(self) -> tuple[float, float] | None:
+        """How many memories lie in the scopes, and their bytes; None where the scope is everything."""
+        if "" in self.request.scopes:
+            return None
         # The index knows subtrees only.
         scope, bound = select_scope(self.request.scopes, recursive=True)
-        held = self.connection.execute(f"SELECT total(n.memories) FROM namespaces n WHERE {scope}", bound).get  # noqa: S608
-        return held, float(held / self._documents)
+        counted = f"SELECT total(n.memories), total(n.bytes) FROM namespaces n WHERE {scope}"  # noqa: S608
+        held, size = self.connection.execute(counted, bound).get
+        return held, size
 
     def _match(self, terms: Sequence[Term], others: Sequence[Term], *, together: bool = False) -> str:
         """The index's query: every word is quoted, so nothing that a caller writes is syntax.
@@ -504,7 +508,7 @@ class _Search:
             return []
         narrowed: str = "1"
         bound: list[Binding] = []
-        if self._held > FEW:
+        if not self._few:
             narrowed, bound = inside(self.connection, literal, needle, self._scope_match())
         rows = self.connection.execute(
             f"""SELECT m.key, m.metadata, m.value_json, {RECORD} FROM memories m JOIN namespaces n ON n.id = m.namespace_id
@@ -540,7 +544,7 @@ class _Search:
 
     def _nearest(self, word: str) -> str | None:
         """The word nearest to this one among those that the caller may see, as it stands there."""
-        if self._held <= FEW:
+        if self._few:
             return self._nearest_of_few(word)
         for language in self.spoken:
             for stem in known_near(self.connection, word, language):
