@@ -106,11 +106,13 @@ class Replayed(Struct, frozen=True):
 
 
 class Access(Struct):
-    """`count` accesses of the memory with that id, the last at `last`."""
+    """`count` accesses of the memory with that id, the last at `last`; `namespace` and `key` are those it had then."""
 
     id: int
     count: int
     last: int
+    namespace: str = ""
+    key: str = ""
 
 
 class Group(Struct):
@@ -200,6 +202,12 @@ class VectorCounts(Struct):
     embedded: int
     waiting: int
     others: int
+
+
+class Reading(Struct):
+    """What a read had to do, filled in by the storage: `cold` values were fetched from archives."""
+
+    cold: int = 0
 
 
 class Problem(Struct):
