@@ -33,6 +33,8 @@ from unified_memory.model.query import (
     resolve,
 )
 from unified_memory.model.value import content_hash, parse
+from unified_memory.storage.sqlite.cold import Cold
+from unified_memory.storage.sqlite.connection import Database
 from unified_memory.storage.sqlite.filters import Sql, condition, group_expression, order_terms, select_scope
 from unified_memory.storage.sqlite.schema import STEPS
 
@@ -45,15 +47,30 @@ def connect() -> apsw.Connection:
     connection = apsw.Connection(":memory:")
     for _name, statements in STEPS:
         connection.execute(statements)
+    connection.execute("INSERT INTO archives VALUES (1, 'a', 'live', 0, 0, 0, 0)")
+    Cold(Elsewhere(connection)).register(cast("Database", connection))
     return connection
 
 
+class Elsewhere:
+    """Values of stubs, beside the database."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        connection.execute("CREATE TEMP TABLE elsewhere (id INTEGER PRIMARY KEY, value BLOB)")
+        self._connection = connection
+
+    def read(self, archive: str, block: int, slot: int, number: int) -> bytes:
+        assert (archive, block, slot) == ("a", number, 7)
+        return cast("bytes", self._connection.execute("SELECT value FROM elsewhere WHERE id = ?", (number,)).get)
+
+
 def insert(db: apsw.Connection, memories: Sequence[Memory]) -> None:
-    """Puts these memories in the place of all that were there before."""
+    """Puts these memories in the place of all that were there before; each is told its tier."""
     with db:
-        for table in ("memory_tags", "tags", "search_index", "memories", "namespaces"):
+        for table in ("elsewhere", "archived", "memory_tags", "tags", "search_index", "memories", "namespaces"):
             db.execute(f"DELETE FROM {table}")
         for m in memories:
+            m.tier = "warm" if is_warm(m) else "cold"
             db.execute("INSERT OR IGNORE INTO namespaces (name, created_at) VALUES (?, 0)", [m.namespace])
             db.execute(
                 """
@@ -65,10 +82,13 @@ def insert(db: apsw.Connection, memories: Sequence[Memory]) -> None:
                     *(m.id, m.key, m.importance, m.version, m.seq, m.created_at, m.updated_at, m.expires_at),
                     *(m.access_count, m.last_accessed, m.session_id, m.project_id),
                     m.attributes.decode() if m.tags or m.extra else None,
-                    m.value.decode(),
+                    m.value.decode() if is_warm(m) else "",
                     m.namespace,
                 ],
             )
+            if not is_warm(m):
+                db.execute("INSERT INTO elsewhere VALUES (?, ?)", [m.id, m.value])
+                db.execute("INSERT INTO archived VALUES (?, 1, ?, 7, ?)", [m.id, m.id, len(m.value)])
             db.execute(
                 "INSERT INTO search_index (memory_id, keywords, content_hash) VALUES (?, '', ?)",
                 [m.id, content_hash(m.parsed())],
@@ -76,6 +96,11 @@ def insert(db: apsw.Connection, memories: Sequence[Memory]) -> None:
             for tag in m.tags:
                 db.execute("INSERT OR IGNORE INTO tags (name) VALUES (?)", [tag])
                 db.execute("INSERT INTO memory_tags SELECT id, ? FROM tags WHERE name = ?", [m.id, tag])
+
+
+def is_warm(memory: Memory) -> bool:
+    """Every other memory is a stub: what is asked of its value is asked of the one elsewhere."""
+    return memory.id % 2 == 0
 
 
 @pytest.fixture(scope="module")

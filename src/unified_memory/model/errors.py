@@ -252,6 +252,19 @@ class StorageCorruptError(StorageError):
     code = "storage_corrupt"
 
 
+class ArchiveMissingError(StorageCorruptError):
+    """A file of the cold tier is not where it was."""
+
+    code = "archive_missing"
+
+    def __init__(self, archive: str) -> None:
+        super().__init__(
+            f"The archive {archive} is missing",
+            hint="Put it back where the archives lie, or restore a backup; unified-memory check names what it held",
+            archive=archive,
+        )
+
+
 class SchemaTooNewError(StorageError):
     """The data was written by a newer program."""
 

@@ -295,17 +295,19 @@ class Storage(ABC):
         """
 
     @abstractmethod
-    async def select(self, selection: Selection, now: int) -> Page[Memory]:
+    async def select(self, selection: Selection, now: int, *, reading: Reading | None = None) -> Page[Memory]:
         """The visible memories that are selected, in order. Paging by `after` shows each memory that was there all the
         time and whose order value did not change exactly once, whatever is written meanwhile.
         """
 
     @abstractmethod
-    async def count(self, selection: Selection, now: int) -> int:
+    async def count(self, selection: Selection, now: int, *, reading: Reading | None = None) -> int:
         """How many visible memories are selected (order, limit and after aside)."""
 
     @abstractmethod
-    async def group(self, selection: Selection, field: Field, now: int, limit: int) -> list[Group]:
+    async def group(
+        self, selection: Selection, field: Field, now: int, limit: int, *, reading: Reading | None = None
+    ) -> list[Group]:
         """The selected memories counted by a field's value, most first, then by value; by tags each tag counts by itself.
 
         Values of JSON: scalars as they are, everything else counts as None.
@@ -324,7 +326,7 @@ class Storage(ABC):
         """The keys that changed after that place in the commit order, each once, by its last change, in that order."""
 
     @abstractmethod
-    async def search(self, request: SearchRequest, now: int) -> SearchResult:
+    async def search(self, request: SearchRequest, now: int, *, reading: Reading | None = None) -> SearchResult:
         """The visible memories that match, best first by the rules of `model.ranking`; ties by id, newest first. The words of
         the memories right before and behind in the same session count too, so some are found by those alone.
 

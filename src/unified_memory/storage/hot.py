@@ -1,10 +1,10 @@
 """The contract of a hot tier: copies of memories that may be lost at any moment and are never older than what was acknowledged.
 
-How that is kept. A reader that finds no copy gets a *ticket*, takes the memory from the warm tier and puts a copy with the ticket;
-the copy is taken only while the ticket still stands at that key. A write *begins* before its commit: whatever stands at its keys,
-copies and tickets, gives way to the write's own mark, which nobody can read and over which nobody can put. After the commit it is
-*settled*: the mark gives way to a copy of the new version, or to nothing; a copy of a lower version that came in between goes.
-So nothing that was read before a commit can be put after it, whatever is lost, evicted or late; and a writer that is killed
+How that is kept. A reader that finds no copy gets a *ticket*, takes the memory from the warm tier and puts a copy with the
+ticket; the copy is taken only while the ticket still stands at that key. A write *begins* before its commit: whatever stands at
+its keys, copies and tickets, gives way to the write's own mark, which nobody can read and over which nobody can put. After the
+commit it is *settled*: the mark gives way to a copy of the new version, or to nothing; a copy of a lower version that came in
+between goes. So nothing that was read before a commit can be put after it, whatever is lost, evicted or late; and a writer that is killed
 between its commit and its settling leaves a mark, not an old copy.
 
 When a copy cannot be made unreadable the warm tier is told (`TrustKeeper.mute`), and the write goes on once the lease on trust

@@ -102,7 +102,7 @@ class Warm(Storage):
         """Names an archive that is going to be written."""
 
     @abstractmethod
-    async def put_stubs(self, archive: str, places: Sequence[Place], now: int) -> tuple[int, int]:
+    async def put_stubs(self, archive: str, places: Sequence[Place]) -> tuple[int, int]:
         """Takes the values of memories that are still as they were out of the warm tier; how many, and of how many bytes.
 
         Changes no version and no seq. Raises ConflictError where the archive is no longer one that is being written.
@@ -127,7 +127,7 @@ class Warm(Storage):
         """The stubs that refer to an archive, by id."""
 
     @abstractmethod
-    async def move_stubs(self, source: str, target: str, places: Sequence[Place], now: int) -> int:
+    async def move_stubs(self, source: str, target: str, places: Sequence[Place]) -> int:
         """Lets stubs that still refer to `source` refer to `target`, which is being written; how many.
 
         Raises ConflictError where `target` is no longer one that is being written.
@@ -142,7 +142,9 @@ class Warm(Storage):
         """Forgets a dead archive; whether it was one. Its file may be removed after that."""
 
     @abstractmethod
-    async def stub_ids(self, scopes: tuple[str, ...], now: int, *, recursive: bool, after_id: int, limit: int) -> list[int]:
+    async def stub_ids(
+        self, scopes: tuple[str, ...], now: int, *, recursive: bool, after_id: int, limit: int
+    ) -> list[int]:
         """The ids of visible stubs in these scopes, rising, those after `after_id`."""
 
     # ---- hot copies

@@ -52,6 +52,7 @@ from unified_memory.storage.base import (
     Outcome,
     Problem,
     Progress,
+    Reading,
     Remove,
     Replayed,
     Stats,
@@ -308,7 +309,7 @@ class InMemoryStorage(Storage):
 
     # ---- memories: many at once
 
-    async def select(self, selection: Selection, now: int) -> Page[Memory]:
+    async def select(self, selection: Selection, now: int, *, reading: Reading | None = None) -> Page[Memory]:  # noqa: ARG002 - nothing is cold
         """See `Storage.select`."""
         order = selection.order
         placed = [(order_value(order, memory), memory.id, memory) for memory in self._selected(selection, now)]
@@ -322,11 +323,19 @@ class InMemoryStorage(Storage):
         page = _page([*present, *absent], selection.limit, lambda one: (one[0], one[1]))
         return Page([copy.copy(memory) for _, _, memory in page.items], page.next)
 
-    async def count(self, selection: Selection, now: int) -> int:
+    async def count(self, selection: Selection, now: int, *, reading: Reading | None = None) -> int:  # noqa: ARG002 - as above
         """See `Storage.count`."""
         return len(self._selected(selection, now))
 
-    async def group(self, selection: Selection, field: Field, now: int, limit: int) -> list[Group]:
+    async def group(
+        self,
+        selection: Selection,
+        field: Field,
+        now: int,
+        limit: int,
+        *,
+        reading: Reading | None = None,  # noqa: ARG002 - as above
+    ) -> list[Group]:
         """See `Storage.group`. A content hash is told in hexadecimal."""
         # true and 1 are equal in Python and two values in JSON.
         counts = Counter(
@@ -360,7 +369,7 @@ class InMemoryStorage(Storage):
         gone = [change for ref, change in self._gone.items() if ref not in known]
         return sorted((c for c in (*written, *gone) if c.seq > after), key=lambda change: change.seq)[:limit]
 
-    async def search(self, request: SearchRequest, now: int) -> SearchResult:
+    async def search(self, request: SearchRequest, now: int, *, reading: Reading | None = None) -> SearchResult:  # noqa: ARG002 - as above
         """See `Storage.search`."""
         selection = Selection(request.scopes, request.recursive, request.where)
         chosen = [self._records[memory.namespace, memory.key] for memory in self._selected(selection, now)]
@@ -703,7 +712,7 @@ class InMemoryStorage(Storage):
             expired=len(stored) - len(visible),
             sessions=sum(1 for namespace, _ in self._sessions if _within(scopes, namespace)),
             namespaces=[NamespaceUse(space.name, space.memories, space.bytes) for space in spaces[:top]],
-            tiers={"warm": len(visible)},
+            tiers={"warm": len(visible), "cold": 0},
             top_tags=sorted(tags.items(), key=lambda pair: (-pair[1], pair[0]))[:top],
             oldest=min((memory.created_at for memory in visible), default=None),
             newest=max((memory.created_at for memory in visible), default=None),

@@ -13,7 +13,7 @@ from unified_memory.model.search import describe
 from unified_memory.storage.base import Problem, Progress
 from unified_memory.storage.sqlite.connection import Database, Tokenizer
 from unified_memory.storage.sqlite.languages import Languages
-from unified_memory.storage.sqlite.rows import RECORD, memory_of
+from unified_memory.storage.sqlite.rows import IS_WARM, RECORD, SIZE, memory_of
 from unified_memory.storage.sqlite.scopes import scope_tokens
 from unified_memory.storage.sqlite.transaction import Transaction, keywords_text
 
@@ -47,6 +47,8 @@ class _Found:
         self.text_broken = False
         self.indexes_broken = False
         self.sessions = False
+        # (bytes, memory) of stubs.
+        self.sizes: list[tuple[int, int]] = []
 
     def say(self, where: str, detail: str, *, derived: bool) -> None:
         """`derived`: what is wrong can be derived again."""
@@ -58,15 +60,17 @@ class _Found:
         self.again.add(number)
 
 
-async def check_all(read: Read, write: Write, *, fix: bool, progress: Progress | None) -> list[Problem]:
-    """See `Storage.check`."""
-    found = await read(lambda connection: _look(connection, progress))
+async def check_all(
+    read: Read, write: Write, damaged: dict[int, str], *, fix: bool, progress: Progress | None
+) -> list[Problem]:
+    """See `Storage.check`. `damaged` is filled while a cold value is read that cannot be: why, by memory."""
+    found = await read(lambda connection: _look(connection, damaged, progress))
     if fix:
         await _mend(write, found)
     return [problem for problem, _ in found.problems]
 
 
-def _look(connection: Database, progress: Progress | None) -> _Found:
+def _look(connection: Database, damaged: dict[int, str], progress: Progress | None) -> _Found:
     found = _Found()
     for (line,) in connection.execute("PRAGMA integrity_check"):
         if line == "ok":
@@ -85,12 +89,18 @@ def _look(connection: Database, progress: Progress | None) -> _Found:
     found.again |= waiting.keys()
     done = 0
     for row in connection.execute(
-        f"""SELECT {RECORD}, m.namespace_id, n.deleted_name, s.keywords, s.content_hash,
+        f"""SELECT {RECORD}, m.namespace_id, n.deleted_name, s.keywords, s.content_hash, {SIZE},
               (SELECT 1 FROM sessions x WHERE x.namespace_id = m.namespace_id AND x.id = m.session_id)
             FROM memories m LEFT JOIN namespaces n ON n.id = m.namespace_id LEFT JOIN search_index s ON s.memory_id = m.id
             ORDER BY m.id"""  # noqa: S608 - fixed columns
     ):
         held = actual.pop(row[0], None)
+        if row[3] is None:
+            why = damaged.get(row[0], "it is in no archive and not in the database")
+            found.say(f"memory {row[0]} ({row[1]}: {row[2]})", f"Its value cannot be read: {why}", derived=False)
+            tags.pop(row[0], 0)
+            done += 1
+            continue
         # What a deleted namespace held does too, and its language is no longer told.
         language = waiting.get(row[0], None if row[1] is None else spoken.of(row[1])) or None
         _check_memory(row, held, tags.pop(row[0], 0), tokenizer, language, found)
@@ -118,12 +128,16 @@ def _check_memory(
     found: _Found,
 ) -> None:
     """`language`: in which its words are indexed, None where it is not known."""
-    number, name, deleted, keywords, digest, session = row[0], row[1], row[16], row[17], row[18], row[19]
+    number, name = row[:2]
+    namespace_id, deleted, keywords, digest, size, session = row[-6:]
     where = f"memory {number} ({name or deleted}: {row[2]})"
     if name is None and deleted is None:
-        found.say(where, f"Its namespace {row[15]} is not there", derived=False)
+        found.say(where, f"Its namespace {namespace_id} is not there", derived=False)
         return
     memory = memory_of(row)
+    if size != len(memory.value):
+        found.say(where, f"It says {size} bytes of value, and has {len(memory.value)}", derived=True)
+        found.sizes.append((len(memory.value), number))
     try:
         told = describe(memory.key, memory.attributes, memory.parsed())
         own_tags = memory.tags
@@ -214,6 +228,7 @@ def _check_orphans(connection: Database, found: _Found) -> None:
         ("search_index", "DELETE FROM search_index WHERE memory_id = ?"),
         ("memory_tags", "DELETE FROM memory_tags WHERE memory_id = ?"),
         ("vectors", "DELETE FROM vectors WHERE memory_id = ?"),
+        ("archived", "DELETE FROM archived WHERE memory_id = ?"),
     ):
         for (number,) in connection.execute(
             f"SELECT DISTINCT memory_id FROM {table} WHERE memory_id NOT IN (SELECT id FROM memories)"  # noqa: S608 - two fixed names
@@ -221,13 +236,18 @@ def _check_orphans(connection: Database, found: _Found) -> None:
             found.say(f"{table} of memory {number}", "The memory is not there", derived=True)
             found.orphans.append((delete, number))
     for (number,) in connection.execute(
+        f"SELECT a.memory_id FROM archived a JOIN memories m ON m.id = a.memory_id WHERE {IS_WARM} > 0"  # noqa: S608
+    ):
+        found.say(f"memory {number}", "It has its value, and is said to lie in an archive", derived=True)
+        found.orphans.append(("DELETE FROM archived WHERE memory_id = ?", number))
+    for (number,) in connection.execute(
         "SELECT v.memory_id FROM vectors v LEFT JOIN models o ON o.id = v.model_id WHERE length(v.code) IS NOT o.length"
     ):
         found.say(f"vectors of memory {number}", "It is none that its model makes", derived=True)
         found.orphans.append(("DELETE FROM vectors WHERE memory_id = ?", number))
 
 
-COUNTS = "SELECT namespace_id, count(*) AS memories, total(octet_length(value_json)) AS bytes FROM memories GROUP BY namespace_id"
+COUNTS = f"SELECT m.namespace_id, count(*) AS memories, total({SIZE}) AS bytes FROM memories m GROUP BY m.namespace_id"  # noqa: S608
 
 
 def _check_counts(connection: Database, found: _Found) -> None:
@@ -260,6 +280,10 @@ async def _mend(write: Write, found: _Found) -> None:
         await write.do(partial(Transaction.derive, numbers=part))
     if found.orphans:
         await write.do(lambda tx: [tx.connection.execute(sql, (number,)) for sql, number in found.orphans])
+    if found.sizes:
+        await write.do(
+            lambda tx: tx.connection.executemany("UPDATE archived SET bytes = ? WHERE memory_id = ?", found.sizes)
+        )
     if found.sessions:
         await write.do(
             lambda tx: tx.connection.execute(

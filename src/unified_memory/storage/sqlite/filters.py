@@ -19,6 +19,7 @@ from typing import Any
 from msgspec import Struct
 
 from unified_memory.model.query import And, Comparison, Field, Filter, Kind, Not, Op, Or, Order, Scalar
+from unified_memory.storage.sqlite.rows import TIER, VALUE
 
 Binding = str | int | float | bytes | None
 Sql = tuple[str, list[Binding]]
@@ -28,7 +29,7 @@ _COLUMNS: Mapping[str, str] = {
     "key": "m.key",
     "namespace": "n.name",
     "version": "m.version",
-    "tier": "'warm'",
+    "tier": TIER,
     "importance": "m.importance",
     "session_id": "m.session_id",
     "project_id": "m.project_id",
@@ -234,8 +235,8 @@ def _above(prefix: str) -> str | None:
 def _walk(field: Field) -> Sql:
     """A sub-query of one row: what lies at the field's path, as `_Json` reads it."""
     if not field.path:
-        return "(SELECT type, atom, value FROM jsonb_tree(m.value_json) LIMIT 1)", []
-    source = "m.value_json" if field.kind is Kind.VALUE else "m.metadata"
+        return f"(SELECT type, atom, value FROM jsonb_tree({VALUE}) LIMIT 1)", []
+    source = VALUE if field.kind is Kind.VALUE else "m.metadata"
     if field.kind is Kind.EXTRA and field.path[0] == "tags":
         source = "NULL"  # the tags are not among the caller's own fields
     inside = _Json("p").inside("'object', 'array'")

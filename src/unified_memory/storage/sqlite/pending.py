@@ -23,6 +23,7 @@ SEARCH_INDEX = """INSERT OR REPLACE INTO search_index (memory_id, keywords, cont
     SELECT value->>0, value->>1, unhex(value->>2) FROM json_each(?)"""
 TEXT = """INSERT OR REPLACE INTO memory_text (rowid, body, title, scope)
     SELECT value->>0, value->>1, value->>2, value->>3 FROM json_each(?)"""
+UNARCHIVE = "DELETE FROM archived WHERE memory_id IN (SELECT value FROM json_each(?))"
 UNEMBED = "DELETE FROM vectors WHERE memory_id IN (SELECT value FROM json_each(?))"
 TAG = "INSERT OR IGNORE INTO memory_tags SELECT value->>0, value->>1 FROM json_each(?)"
 UNTAG = """DELETE FROM memory_tags WHERE (tag_id, memory_id) IN (SELECT value->>0, value->>1 FROM json_each(?))"""
@@ -34,7 +35,7 @@ class Pending:
     def __init__(self, connection: Database) -> None:
         self._connection = connection
         self._rows: dict[str, list[object]] = {
-            sql: [] for sql in (INSERT, UPDATE, UNTAG, TAG, SEARCH_INDEX, TEXT, UNEMBED)
+            sql: [] for sql in (INSERT, UPDATE, UNTAG, TAG, SEARCH_INDEX, TEXT, UNEMBED, UNARCHIVE)
         }
         # (namespace id, key) of the memories among them.
         self.keys: set[tuple[int, str]] = set()
@@ -72,6 +73,10 @@ class Pending:
     def unembed(self, number: int) -> None:
         """Its vector no longer stands for it."""
         self._rows[UNEMBED].append(number)
+
+    def unarchive(self, number: int) -> None:
+        """Where it was a stub, it is one no longer."""
+        self._rows[UNARCHIVE].append(number)
 
     def tag(self, tag_id: int, number: int) -> None:
         """A tag beside it."""

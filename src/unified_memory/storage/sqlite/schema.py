@@ -13,6 +13,8 @@ Instants are integers: microseconds since the epoch, UTC. The mission's tables a
   ('': English by the rules of an older program).
 - `vectors` hold codes as `semantic/codes.py` lays them out, `models` what made them; all codes of a model have `length` bytes.
   `place` is never used twice, so that whoever holds vectors can ask for what came since.
+- A memory with an empty `value_json` is a stub: `archived` says which archive holds its value, where in it, and how long it is.
+  `archives` names the files of the cold tier; see `storage/warm.py` for their states, for `hot_era` and for `hot_mutes`.
 - `counters` has one row: the last id, the last place in the commit order, and `epoch`, which changes whenever a namespace
   is made, deleted, renamed or configured.
 """
@@ -173,6 +175,31 @@ CREATE TABLE vectors (
     code BLOB NOT NULL
 );
 CREATE INDEX idx_vectors_model ON vectors(model_id);
+""",
+    ),
+    (
+        "the cold tier, and the era of hot copies",
+        """
+CREATE TABLE archives (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT UNIQUE NOT NULL,
+    state TEXT NOT NULL,
+    changed_at TIMESTAMP NOT NULL,
+    memories INTEGER NOT NULL DEFAULT 0,
+    bytes_raw INTEGER NOT NULL DEFAULT 0,
+    bytes_stored INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE archived (
+    memory_id INTEGER PRIMARY KEY REFERENCES memories(id),
+    archive INTEGER NOT NULL REFERENCES archives(number),
+    block INTEGER NOT NULL,
+    slot INTEGER NOT NULL,
+    bytes INTEGER NOT NULL
+);
+CREATE INDEX idx_archived_archive ON archived(archive);
+CREATE TABLE hot_mutes (node TEXT PRIMARY KEY, until TIMESTAMP NOT NULL) WITHOUT ROWID;
+ALTER TABLE counters ADD COLUMN hot_era TEXT NOT NULL DEFAULT '';
+ALTER TABLE counters ADD COLUMN hot_servers JSON NOT NULL DEFAULT '[]';
 """,
     ),
 )

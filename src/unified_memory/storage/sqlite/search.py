@@ -15,6 +15,7 @@ from unified_memory.model.analysis import ENGLISH, MARK, analyzer, index_text, t
 from unified_memory.model.dates import Day, day_at, day_of, named_days
 from unified_memory.model.found import Hit, SearchRequest, SearchResult
 from unified_memory.model.matching import Finder, fields_of, literal_spans
+from unified_memory.model.memory import NO_ATTRIBUTES, Memory
 from unified_memory.model.ranking import (
     NEIGHBOURS,
     REACH,
@@ -35,7 +36,7 @@ from unified_memory.model.value import parse, text_of
 from unified_memory.storage.sqlite.connection import Database
 from unified_memory.storage.sqlite.filters import Binding, condition, select_scope
 from unified_memory.storage.sqlite.languages import Languages
-from unified_memory.storage.sqlite.rows import RECORD, memory_of
+from unified_memory.storage.sqlite.rows import RECORD, SIZE, VALUE, memory_of
 from unified_memory.storage.sqlite.scopes import scope_token
 from unified_memory.storage.sqlite.texts import Text, Texts
 from unified_memory.storage.sqlite.vocabulary import EXACT, Vocabulary, exactly, inside, known_near
@@ -420,8 +421,7 @@ class _Search:
         """Reads texts, and keeps them unless they were cut with their words."""
         for row in self.connection.execute(
             f"""SELECT m.id, m.seq, m.key, CAST(m.metadata AS BLOB), m.importance, m.created_at, m.updated_at,
-                octet_length(m.value_json),
-                CASE WHEN octet_length(m.value_json) <= {READ_BYTES} THEN CAST(m.value_json AS BLOB) END
+                {SIZE}, CASE WHEN {SIZE} <= {READ_BYTES} THEN CAST({VALUE} AS BLOB) END
                 FROM json_each(?) AS j CROSS JOIN memories m ON m.id = j.value""",  # noqa: S608 - a fixed number
             (_encode(missing).decode(),),
         ):
@@ -511,12 +511,12 @@ class _Search:
         if not self._few:
             narrowed, bound = inside(self.connection, literal, needle, self._scope_match())
         rows = self.connection.execute(
-            f"""SELECT m.key, m.metadata, m.value_json, {RECORD} FROM memories m JOIN namespaces n ON n.id = m.namespace_id
+            f"""SELECT {RECORD} FROM memories m JOIN namespaces n ON n.id = m.namespace_id
                 WHERE {narrowed} AND {self.scope} AND (m.expires_at IS NULL OR m.expires_at > ?) AND {self.where}
                 ORDER BY m.id DESC LIMIT ?""",  # noqa: S608 - fixed columns, conditions from the compiler
             (*bound, *self.scope_bound, self.now, *self.where_bound, MAX_LIKELY),
         )
-        held = (memory_of(row[3:]) for row in rows if _holds(needle, *row[:3]))
+        held = (memory for row in rows if _holds(needle, memory := memory_of(row)))
         hits = []
         for memory in islice(held, self.request.offset, self.request.offset + self.request.limit):
             text = text_of(memory.parsed())
@@ -625,16 +625,20 @@ def register(connection: Database) -> None:
     connection.register_fts5_tokenizer("porter", lambda _connection, _arguments: tokenize)
 
 
-def _holds(needle: str, key: str, metadata: str | None, value: str) -> bool:
-    """Whether the folded needle stands in any of the texts."""
-    if needle in fold(key):
+def _holds(needle: str, memory: Memory) -> bool:
+    """Whether the folded needle stands in any of the memory's texts."""
+    if needle in fold(memory.key):
         return True
     # A look at the JSON text says quickly where it cannot be; escapes hide it from that look.
-    if metadata is not None and ("\\" in metadata or needle in fold(metadata)):
-        named = names_of(metadata.encode())
+    if memory.attributes != NO_ATTRIBUTES and _may_hold(needle, memory.attributes):
+        named = names_of(memory.attributes)
         if any(needle in fold(text) for text in (*named.tags, named.title or "", named.author or "")):
             return True
-    return ("\\" in value or needle in fold(value)) and needle in fold(text_of(parse(value.encode())))
+    return _may_hold(needle, memory.value) and needle in fold(text_of(memory.parsed()))
+
+
+def _may_hold(needle: str, json: bytes) -> bool:
+    return b"\\" in json or needle in fold(json.decode())
 
 
 def _beside(line: list[int], at: int) -> dict[int, int]:

@@ -1,6 +1,7 @@
 """The contract on SQLite: point reads on the event loop, longer reads on a few threads, writes through the one writer."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ import apsw
 import msgspec
 
 from unified_memory.model.clock import Clock, SystemClock
-from unified_memory.model.errors import MemoryNotFoundError, StorageError
+from unified_memory.model.errors import ArchiveMissingError, MemoryNotFoundError, StorageError
 from unified_memory.model.found import SearchRequest, SearchResult
 from unified_memory.model.job import Job, JobState
 from unified_memory.model.memory import Memory
@@ -30,15 +31,16 @@ from unified_memory.storage.base import (
     Outcome,
     Problem,
     Progress,
+    Reading,
     Replayed,
     Stats,
-    Storage,
     TagUse,
     VectorCounts,
     VectorNews,
 )
-from unified_memory.storage.sqlite import search, vectors
+from unified_memory.storage.sqlite import search, stubs, trust, vectors
 from unified_memory.storage.sqlite.check import check_all
+from unified_memory.storage.sqlite.cold import Cold
 from unified_memory.storage.sqlite.connection import (
     Database,
     check_directory,
@@ -49,36 +51,52 @@ from unified_memory.storage.sqlite.connection import (
 )
 from unified_memory.storage.sqlite.filters import Binding, condition, group_expression, order_terms, select_scope
 from unified_memory.storage.sqlite.languages import Languages
-from unified_memory.storage.sqlite.rows import GET, JOB, RECORD, SESSION, job_of, memory_of, session_of
+from unified_memory.storage.sqlite.rows import GET, JOB, RECORD, SESSION, SIZE, WHOLE, job_of, memory_of, session_of
 from unified_memory.storage.sqlite.texts import Texts
 from unified_memory.storage.sqlite.transaction import Transaction
 from unified_memory.storage.sqlite.writer import Writer
+from unified_memory.storage.warm import ArchiveUse, ColdValues, Demotable, Place, Trust, Warm
 
 T = TypeVar("T")
 Bound = Sequence[Binding]
 FROM = "FROM memories m JOIN namespaces n ON n.id = m.namespace_id"
 VISIBLE = "(m.expires_at IS NULL OR m.expires_at > ?)"
 GET_ID = f"SELECT {RECORD} {FROM} WHERE m.id = ? AND n.name IS NOT NULL AND {VISIBLE}"
+# Of a JSON array of ids, in its order.
+GET_IDS = (
+    f"SELECT {RECORD} FROM json_each(?) AS j CROSS JOIN memories m ON m.id = j.value"  # noqa: S608 - fixed columns
+    " CROSS JOIN namespaces n ON n.id = m.namespace_id ORDER BY j.key"
+)
 # The row stays where it is: a page of jobs goes on behind it.
 PUT_JOB = (
     f"INSERT INTO jobs ({JOB}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "  # noqa: S608
     + ", ".join(f"{name} = excluded.{name}" for name in JOB.split(", "))
 )
+# Of a read whose archive was compacted away meanwhile.
+TRIES = 3
 LOOP_CACHE_KIB = 8_192
 READER_CACHE_KIB = 4_096
 WRITER_CACHE_KIB = 16_384
 
 _config = msgspec.json.Decoder(NamespaceConfig)
+_encode = msgspec.json.Encoder().encode
 
 
-class SQLiteStorage(Storage):
+class SQLiteStorage(Warm):
     """Memories in one SQLite file at `path`; any number of processes may open it.
 
-    `readers`: threads for longer reads. `program`: written beside each schema step that this program carries out.
+    `readers`: threads for longer reads. `program`: written beside each schema step that this program carries out. `cold`: reads
+    values that lie in archives.
     """
 
     def __init__(
-        self, path: Path, *, readers: int = 2, program: str = "unified-memory", clock: Clock | None = None
+        self,
+        path: Path,
+        *,
+        readers: int = 2,
+        program: str = "unified-memory",
+        clock: Clock | None = None,
+        cold: ColdValues | None = None,
     ) -> None:
         self.path = path
         self._readers = readers
@@ -86,6 +104,7 @@ class SQLiteStorage(Storage):
         self._clock = clock or SystemClock()
         self._languages = Languages()
         self._texts = Texts()
+        self._cold = Cold(cold)
         self._point: Database | None = None
         self._writer: Writer | None = None
         self._pool: ThreadPoolExecutor | None = None
@@ -97,7 +116,7 @@ class SQLiteStorage(Storage):
         with storage_errors():
             prepare(self.path, self._clock.now(), self._program)
             self._point = connect(self.path, cache_kib=LOOP_CACHE_KIB)
-            self._writer = Writer(self.path, cache_kib=WRITER_CACHE_KIB)
+            self._writer = Writer(self.path, cache_kib=WRITER_CACHE_KIB, cold=self._cold)
         self._pool = ThreadPoolExecutor(self._readers, thread_name_prefix="unified-memory-reader")
 
     async def close(self) -> None:
@@ -144,26 +163,40 @@ class SQLiteStorage(Storage):
             raise StorageError("The storage is not open")
         return self._point.execute(sql, bound).fetchone()
 
-    async def _read(self, work: Callable[[Database], T]) -> T:
+    async def _read(self, work: Callable[[Database], T], reading: Reading | None = None) -> T:
         """Runs a longer read on a reader thread, in one read transaction: all of it sees one instant."""
         if self._pool is None:
             raise StorageError("The storage is not open")
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._on_reader, work)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._on_reader, work, reading)
 
-    def _on_reader(self, work: Callable[[Database], T]) -> T:
+    def _on_reader(self, work: Callable[[Database], T], reading: Reading | None) -> T:
         with storage_errors():
             if self._idle.empty():
                 connection = connect(self.path, cache_kib=READER_CACHE_KIB)
                 search.register(connection)
+                self._cold.register(connection)
             else:
                 connection = self._idle.get()
+            self._cold.begin()
             try:
-                connection.execute("BEGIN")
-                return work(connection)
+                for _ in range(TRIES - 1):
+                    # An archive that was compacted away while we read: what it held lies elsewhere now.
+                    with contextlib.suppress(ArchiveMissingError):
+                        return self._in_transaction(connection, work)
+                return self._in_transaction(connection, work)
             finally:
-                if connection.in_transaction:
-                    connection.execute("COMMIT")
+                if reading is not None:
+                    reading.cold += self._cold.counted()
                 self._idle.put(connection)
+
+    @staticmethod
+    def _in_transaction(connection: Database, work: Callable[[Database], T]) -> T:
+        try:
+            connection.execute("BEGIN")
+            return work(connection)
+        finally:
+            if connection.in_transaction:
+                connection.execute("COMMIT")
 
     # ---- memories
     async def get(self, namespace: str, key: str, now: int) -> Memory | None:
@@ -174,12 +207,14 @@ class SQLiteStorage(Storage):
             row = point.execute(GET, (namespace, key, now)).fetchone()
         except apsw.Error as error:
             raise translate(error) from error
-        return None if row is None else Memory(*row)
+        if row is None:
+            return None
+        memory = Memory(*row)
+        return memory if memory.value else await self._read(lambda connection: _whole(connection, namespace, key, now))
 
     async def get_many(self, refs: Sequence[tuple[str, str]], now: int) -> list[Memory | None]:
         def work(connection: Database) -> list[Memory | None]:
-            rows = (connection.execute(GET, (*ref, now)).fetchone() for ref in refs)
-            return [None if row is None else memory_of(row) for row in rows]
+            return [_whole(connection, *ref, now) for ref in refs]
 
         return await self._read(work)
 
@@ -203,17 +238,19 @@ class SQLiteStorage(Storage):
     ) -> Memory:
         return await self._write.do(lambda tx: tx.move(source, target, now, expected_version))
 
-    async def select(self, selection: Selection, now: int) -> Page[Memory]:
-        return await self._read(lambda connection: _select(connection, selection, now))
+    async def select(self, selection: Selection, now: int, *, reading: Reading | None = None) -> Page[Memory]:
+        return await self._read(lambda connection: _select(connection, selection, now), reading)
 
-    async def count(self, selection: Selection, now: int) -> int:
+    async def count(self, selection: Selection, now: int, *, reading: Reading | None = None) -> int:
         where, bound = _where(selection, now)
         return await self._read(
-            lambda connection: int(connection.execute(f"SELECT count(*) {FROM} WHERE {where}", bound).get)
+            lambda connection: int(connection.execute(f"SELECT count(*) {FROM} WHERE {where}", bound).get), reading
         )
 
-    async def group(self, selection: Selection, field: Field, now: int, limit: int) -> list[Group]:
-        return await self._read(lambda connection: _group(connection, selection, field, now, limit))
+    async def group(
+        self, selection: Selection, field: Field, now: int, limit: int, *, reading: Reading | None = None
+    ) -> list[Group]:
+        return await self._read(lambda connection: _group(connection, selection, field, now, limit), reading)
 
     async def tag_uses(self, scopes: tuple[str, ...], now: int) -> list[TagUse]:
         scope, bound = select_scope(scopes, recursive=True)
@@ -245,10 +282,12 @@ class SQLiteStorage(Storage):
             ]
         )
 
-    async def search(self, request: SearchRequest, now: int) -> SearchResult:
+    async def search(self, request: SearchRequest, now: int, *, reading: Reading | None = None) -> SearchResult:
         if not request.scopes:
             return SearchResult([])
-        return await self._read(lambda connection: search.find(connection, request, now, self._languages, self._texts))
+        return await self._read(
+            lambda connection: search.find(connection, request, now, self._languages, self._texts), reading
+        )
 
     async def refresh_index(self, limit: int) -> int:
         waiting = self._read_point("SELECT EXISTS (SELECT 1 FROM stale_text)")
@@ -294,6 +333,60 @@ class SQLiteStorage(Storage):
 
     async def drop_vectors(self, keep: str | None, limit: int) -> int:
         return await self._write.do(lambda tx: tx.drop_vectors(keep, limit))
+
+    # ---- stubs
+    async def demotable(
+        self, scopes: tuple[str, ...], now: int, *, recursive: bool, used_before: int, limit: int
+    ) -> list[Demotable]:
+        scope = select_scope(scopes, recursive=recursive)
+        return await self._read(lambda connection: stubs.demotable(connection, scope, now, used_before, limit))
+
+    async def stub_ids(
+        self, scopes: tuple[str, ...], now: int, *, recursive: bool, after_id: int, limit: int
+    ) -> list[int]:
+        scope = select_scope(scopes, recursive=recursive)
+        return await self._read(lambda connection: stubs.of_scope(connection, scope, now, after_id, limit))
+
+    async def reserve_archive(self, name: str, now: int) -> None:
+        await self._write.do(lambda tx: stubs.reserve(tx.connection, name, now))
+
+    async def put_stubs(self, archive: str, places: Sequence[Place]) -> tuple[int, int]:
+        return await self._write.do(lambda tx: tx.put_stubs(archive, places))
+
+    async def publish_archive(self, name: str, memories: int, bytes_raw: int, bytes_stored: int, now: int) -> None:
+        await self._write.do(lambda tx: stubs.publish(tx.connection, name, memories, bytes_raw, bytes_stored, now))
+
+    async def take_back(self, values: Sequence[tuple[int, int, bytes]]) -> tuple[int, int]:
+        return await self._write.do(lambda tx: tx.take_back(values))
+
+    async def archives(self) -> list[ArchiveUse]:
+        return await self._read(stubs.archives)
+
+    async def stubs(self, archive: str, after_id: int, limit: int) -> list[Place]:
+        return await self._read(lambda connection: stubs.of_archive(connection, archive, after_id, limit))
+
+    async def move_stubs(self, source: str, target: str, places: Sequence[Place]) -> int:
+        return await self._write.do(lambda tx: tx.move_stubs(source, target, places))
+
+    async def retire_archive(self, name: str, now: int) -> bool:
+        return await self._write.do(lambda tx: stubs.retire(tx.connection, name, now))
+
+    async def forget_archive(self, name: str) -> bool:
+        return await self._write.do(lambda tx: stubs.forget(tx.connection, name))
+
+    # ---- hot copies
+    async def trust(self, now: int) -> Trust:
+        with storage_errors():
+            row = self._read_point(trust.TRUST, (now,))
+        if row is None:
+            raise StorageError("The row of counters is not there")
+        return trust.trust_of(row)
+
+    async def begin_era(self, expected: str, era: str, servers: Sequence[str], now: int) -> Trust:
+        return await self._write.do(lambda tx: trust.begin(tx.connection, expected, era, servers, now))
+
+    async def mute(self, node: str, now: int, until: int) -> None:
+        await self._write.do(lambda tx: trust.mute(tx.connection, node, now, until))
 
     # ---- namespaces
     async def get_namespace(self, name: str, now: int) -> Namespace | None:
@@ -466,14 +559,18 @@ class SQLiteStorage(Storage):
         )
 
     async def check(self, *, fix: bool, progress: Progress | None = None) -> list[Problem]:
-        return await check_all(self._on_fresh, self._write, fix=fix, progress=progress)
+        damaged: dict[int, str] = {}
+        return await check_all(
+            lambda work: self._on_fresh(work, damaged), self._write, damaged, fix=fix, progress=progress
+        )
 
-    async def _on_fresh(self, work: Callable[[Database], T]) -> T:
+    async def _on_fresh(self, work: Callable[[Database], T], damaged: dict[int, str]) -> T:
         """Runs a read on a connection of its own: an older one's picture of the index may be of before the last write."""
 
         def read() -> T:
             with storage_errors():
                 connection = connect(self.path, cache_kib=READER_CACHE_KIB)
+                self._cold.register_leniently(connection, damaged)
                 try:
                     connection.execute("BEGIN")
                     return work(connection)
@@ -504,13 +601,20 @@ def _select(connection: Database, selection: Selection, now: int) -> Page[Memory
         condition_after, more = order.after(selection.after)
         where, values = f"{where} AND {condition_after}", [*values, *more]
     limit = -1 if selection.limit is None else selection.limit + 1
+    # First which, then what they hold: whatever has to be sorted is sorted without the values, and only values that are shown
+    # are fetched from archives.
     rows = connection.execute(
-        f"SELECT {RECORD}, {order.expression} {FROM} WHERE {where} ORDER BY {order.order_by} LIMIT ?",
+        f"SELECT m.id, {order.expression} {FROM} WHERE {where} ORDER BY {order.order_by} LIMIT ?",
         [*order.bound, *values, limit],
     ).fetchall()
     shown = rows if selection.limit is None else rows[: selection.limit]
-    memories = [memory_of(row) for row in shown]
+    memories = [memory_of(row) for row in connection.execute(GET_IDS, (_encode([row[0] for row in shown]).decode(),))]
     return Page(memories, (shown[-1][-1], memories[-1].id) if len(rows) > len(shown) else None)
+
+
+def _whole(connection: Database, namespace: str, key: str, now: int) -> Memory | None:
+    row = connection.execute(WHOLE, (namespace, key, now)).fetchone()
+    return None if row is None else memory_of(row)
 
 
 def _group(connection: Database, selection: Selection, field: Field, now: int, limit: int) -> list[Group]:
@@ -564,8 +668,8 @@ def _namespaces(connection: Database, scopes: tuple[str, ...], now: int) -> list
 def _expired(connection: Database, now: int) -> dict[int, tuple[int, int]]:
     """By namespace id, how many memories await cleanup, and their bytes."""
     rows = connection.execute(
-        "SELECT namespace_id, count(*), total(octet_length(value_json)) FROM memories"
-        " WHERE expires_at <= ? GROUP BY namespace_id",
+        f"SELECT m.namespace_id, count(*), total({SIZE}) FROM memories m"  # noqa: S608 - fixed columns
+        " WHERE m.expires_at <= ? GROUP BY m.namespace_id",
         (now,),
     )
     return {number: (count, int(size)) for number, count, size in rows}
@@ -629,6 +733,11 @@ def _stats(connection: Database, scopes: tuple[str, ...], now: int, top: int, st
         f"SELECT count(*) FROM sessions s JOIN namespaces n ON n.id = s.namespace_id WHERE {scope}",  # noqa: S608 - from the compiler
         bound,
     ).get
+    cold = connection.execute(
+        f"SELECT count(*) FROM archived a CROSS JOIN memories m ON m.id = a.memory_id"  # noqa: S608 - fixed columns
+        f" CROSS JOIN namespaces n ON n.id = m.namespace_id WHERE {scope} AND {VISIBLE}",
+        (*bound, now),
+    ).get
     largest = sorted((one for one in namespaces if one.memories), key=lambda one: (-one.memories, one.name))[:top]
     return Stats(
         memories=memories,
@@ -637,7 +746,7 @@ def _stats(connection: Database, scopes: tuple[str, ...], now: int, top: int, st
         expired=expired,
         sessions=sessions,
         namespaces=[NamespaceUse(one.name, one.memories, one.bytes) for one in largest],
-        tiers={"warm": memories},
+        tiers={"warm": memories - cold, "cold": cold},
         top_tags=[(name, count) for name, count in tags],
         oldest=ends[0],
         newest=ends[1],

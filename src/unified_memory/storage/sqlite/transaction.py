@@ -27,7 +27,7 @@ from unified_memory.model.namespace import NamespaceConfig, ancestors, contains,
 from unified_memory.model.search import Description, describe
 from unified_memory.model.session import Session, WithMemories
 from unified_memory.storage.base import Access, Code, Draft, Edit, Idempotency, Keep, Outcome, Remove, Replayed
-from unified_memory.storage.sqlite import vectors
+from unified_memory.storage.sqlite import stubs, trust, vectors
 from unified_memory.storage.sqlite.connection import Database
 from unified_memory.storage.sqlite.filters import select_scope
 from unified_memory.storage.sqlite.pending import Pending
@@ -39,11 +39,13 @@ from unified_memory.storage.sqlite.rows import (
     HEAD,
     MEMORY_AS_NAMED,
     SESSION,
+    SIZE,
     memory_of,
     session_of,
 )
 from unified_memory.storage.sqlite.schema import MEMORY_TEXT, VERSION
 from unified_memory.storage.sqlite.scopes import scope_tokens
+from unified_memory.storage.warm import Place as ColdPlace
 
 _config = msgspec.json.Decoder(NamespaceConfig)
 _encode = msgspec.json.Encoder().encode
@@ -97,6 +99,8 @@ class Transaction:
         # Whether there may be vectors: without them no write pays for them.
         self._embedded = False
         self._stale = False
+        # Whether there may be stubs.
+        self._archived = False
         self._use: dict[int, list[int]] = {}
         self._sessions: dict[tuple[int, str], tuple[str | None, int]] = {}
         self._written = 0
@@ -112,11 +116,11 @@ class Transaction:
         found = self.connection.execute("PRAGMA user_version").get
         if found != VERSION:
             raise SchemaTooNewError(found, VERSION)
-        self.last_id, self.last_seq, epoch, self.read_only, embedded, stale = self.connection.execute(
-            "SELECT last_id, last_seq, epoch, read_only, EXISTS (SELECT 1 FROM models), EXISTS (SELECT 1 FROM stale_text)"
-            " FROM counters"
+        self.last_id, self.last_seq, epoch, self.read_only, embedded, stale, archived = self.connection.execute(
+            "SELECT last_id, last_seq, epoch, read_only, EXISTS (SELECT 1 FROM models), EXISTS (SELECT 1 FROM stale_text),"
+            " EXISTS (SELECT 1 FROM archived) FROM counters"
         ).get
-        self._embedded, self._stale = bool(embedded), bool(stale)
+        self._embedded, self._stale, self._archived = bool(embedded), bool(stale), bool(archived)
         self._written = self.last_seq
         if epoch != self._epoch:
             self._places.clear()
@@ -259,7 +263,7 @@ class Transaction:
                 continue
             # Those whose time has passed do not count, although they are still there.
             dead, dead_bytes = self.connection.execute(
-                "SELECT count(*), total(octet_length(m.value_json)) FROM memories m JOIN namespaces n ON n.id = m.namespace_id"  # noqa: S608
+                f"SELECT count(*), total({SIZE}) FROM memories m JOIN namespaces n ON n.id = m.namespace_id"  # noqa: S608
                 f" WHERE m.expires_at <= ? AND {scope}",
                 (now, *bound),
             ).get
@@ -373,6 +377,8 @@ class Transaction:
             count, last_accessed = current.access_count, current.last_accessed
             seq, version = self.next_seq(), current.version + 1
             self._pending.update(number, ref, version, seq, now, draft, metadata)
+            if self._archived:
+                self._pending.unarchive(number)
             if self._embedded:
                 self._pending.unembed(number)
             self._count(place.id, 0, size - old_size, version)
@@ -491,6 +497,8 @@ class Transaction:
             run("DELETE FROM vectors WHERE memory_id = ?", (number,))
         if self._stale:
             run("DELETE FROM stale_text WHERE memory_id = ?", (number,))
+        if self._archived:
+            run("DELETE FROM archived WHERE memory_id = ?", (number,))
         run("DELETE FROM memories WHERE id = ?", (number,))
 
     def move(self, source: tuple[str, str], target: tuple[str, str], now: int, expected: int | None) -> Memory:
@@ -554,6 +562,22 @@ class Transaction:
         """Removes vectors of other models."""
         self.settle()
         return vectors.drop(self.connection, keep, limit)
+
+    def put_stubs(self, archive: str, places: Sequence[ColdPlace]) -> tuple[int, int]:
+        """Takes values out of the database that an archive holds."""
+        self.settle()
+        self._archived = True
+        return stubs.put(self.connection, archive, places)
+
+    def take_back(self, values: Sequence[tuple[int, int, bytes]]) -> tuple[int, int]:
+        """Puts values of stubs back."""
+        self.settle()
+        return stubs.take_back(self.connection, values)
+
+    def move_stubs(self, source: str, target: str, places: Sequence[ColdPlace]) -> int:
+        """Lets stubs refer to another archive."""
+        self.settle()
+        return stubs.move(self.connection, source, target, places)
 
     def touch(self, accesses: Sequence[Access]) -> None:
         """Writes down accesses."""
@@ -666,6 +690,7 @@ class Transaction:
             [(row[0],) for row in rows],
         )
         self._changed_namespaces()
+        trust.another(self.connection)
         return [row[0] for row in rows]
 
     def purge(self, ticket: int, now: int, limit: int) -> int:
@@ -742,6 +767,7 @@ class Transaction:
                 (namespace_id,),
             )
         self._changed_namespaces()
+        trust.another(self.connection)
         return moved
 
     # ---- sessions
@@ -832,6 +858,7 @@ class Transaction:
                     )
                     self._count(place.id, 0, 0, memory.version + 1)
             affected = len(rows)
+            trust.another(self.connection)
         self.connection.execute(
             "UPDATE sessions SET ended_at = coalesce(ended_at, ?) WHERE namespace_id = ? AND id = ?",
             (now, place.id, session_id),

@@ -7,6 +7,7 @@ from unified_memory.model.search import Term, words
 from unified_memory.model.spelling import ENDING, LEAST_STEM, nearness, reach
 from unified_memory.storage.sqlite.connection import Database
 from unified_memory.storage.sqlite.filters import Binding
+from unified_memory.storage.sqlite.rows import VALUE
 
 # Before a term of the index in a query; of no script (private use), so that no text holds it.
 EXACT = "\ue001"
@@ -104,7 +105,7 @@ def inside(connection: Database, literal: str, needle: str, scope: str) -> tuple
     cut = words(needle)
     if not cut:
         # Signs have no case, so SQLite finds them by itself; only escapes may hide them.
-        texts = ("m.key", "coalesce(m.metadata, '')", "m.value_json")
+        texts = ("m.key", "coalesce(m.metadata, '')", VALUE)
         forms: list[Binding] = list(dict.fromkeys((literal, needle)))
         held = " OR ".join(f"{'instr({0}, ?) OR ' * len(forms)}instr({{0}}, char(92))".format(text) for text in texts)
         return f"({held})", forms * len(texts)

@@ -13,6 +13,7 @@ import apsw
 
 from unified_memory.model.errors import StorageBusyError, StorageError, UnifiedMemoryError
 from unified_memory.storage.base import Edit
+from unified_memory.storage.sqlite.cold import Cold
 from unified_memory.storage.sqlite.connection import BUSY_TIMEOUT_MS, Database, WriteLock, connect, translate
 from unified_memory.storage.sqlite.transaction import Transaction
 
@@ -58,13 +59,14 @@ class Unit:
 class Writer:
     """A thread with the writing connection. Made, used and closed on one event loop."""
 
-    def __init__(self, path: Path, *, cache_kib: int) -> None:
+    def __init__(self, path: Path, *, cache_kib: int, cold: Cold) -> None:
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[list[Unit] | None] = SimpleQueue()
         self._fresh: list[Unit] = []
         self._waiting: deque[Unit] = deque()
         self._watch: asyncio.TimerHandle | None = None
         self._connection = connect(path, cache_kib=cache_kib, writer=True)
+        cold.register(self._connection)
         self._wal_pages = 0
         self._connection.set_wal_hook(self._committed)
         self._lock = WriteLock(path)
