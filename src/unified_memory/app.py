@@ -26,6 +26,7 @@ class App:
             service,
             cleanup_seconds=settings.ttl_cleanup_interval,
             flush_seconds=settings.access_flush_interval,
+            tiering_seconds=settings.tiering_interval,
             embed=True,
         )
 

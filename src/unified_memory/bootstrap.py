@@ -3,22 +3,34 @@
 import os
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unified_memory import __version__
 from unified_memory.model.clock import Clock, SystemClock
 from unified_memory.service.drafting import Limits
 from unified_memory.service.service import Service, assemble
+from unified_memory.service.tiering import Policy
 from unified_memory.settings import Settings
-from unified_memory.storage.base import Storage
+from unified_memory.storage.archive import Archive, Bucket, Directory
+from unified_memory.storage.hot import Hot
+from unified_memory.storage.process import ProcessHot
 from unified_memory.storage.sqlite import SQLiteStorage
+from unified_memory.storage.tiered import TieredStorage
+from unified_memory.storage.untold import Untold
+
+REDIS_BYTES = 1024**3
+PROCESS_BYTES = 32 * 1024**2
 
 if TYPE_CHECKING:
     from unified_memory.semantic.embedder import Embedder
 
 
-def build(settings: Settings, clock: Clock | None = None) -> Service:
-    """The service that the settings describe, not yet opened. Raises ExtraMissingError."""
+def build(settings: Settings, clock: Clock | None = None, *, copies: bool = True) -> Service:
+    """The service that the settings describe, not yet opened. `copies`: it lives long enough for hot copies to be worth it.
+
+    Raises ExtraMissingError, InvalidInputError.
+    """
     clock = clock or SystemClock()
     limits = Limits(
         value_bytes=settings.max_value_bytes,
@@ -28,24 +40,64 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
         namespaces=settings.max_namespace_count,
     )
     service = assemble(
-        make_storage(settings, clock),
+        make_storage(settings, clock, copies=copies),
         clock,
         limits,
         read_only=settings.read_only,
         storage_limit=settings.storage_limit,
         embedder=find_embedder(settings),
         meaning_cache=settings.semantic_cache,
+        policy=Policy(settings.demote_after or None, settings.warm_max_bytes, settings.max_memory_size),
     )
     service.contexts.instructions = settings.instructions
     return service
 
 
-def make_storage(settings: Settings, clock: Clock) -> Storage:
-    """The backend that the settings name."""
+def make_storage(settings: Settings, clock: Clock, *, copies: bool = True) -> TieredStorage:
+    """The tiers that the settings name."""
     processors = settings.cpu_limit or os.cpu_count() or 1
-    return SQLiteStorage(
-        settings.database, readers=max(2, round(processors)), program=f"unified-memory {__version__}", clock=clock
+    archive = make_archive(settings)
+    warm = SQLiteStorage(
+        settings.database,
+        readers=max(2, round(processors)),
+        program=f"unified-memory {__version__}",
+        clock=clock,
+        cold=archive,
     )
+    return TieredStorage(  # type: ignore[abstract]  # its methods are made of the contract, see `storage/forwarding.py`
+        warm,
+        clock,
+        hot=make_hot(settings, warm, clock, copies=copies),
+        auto=copies and settings.hot_tier == "auto",
+        archive=archive,
+        cold_off="UNIFIED_MEMORY_ARCHIVE is off",
+    )
+
+
+def make_archive(settings: Settings) -> Archive | None:
+    """Where archives lie, None where they are off. Nothing is made before the first one is written."""
+    place = settings.archive or str(settings.database.parent / "archive")
+    if place == "off":
+        return None
+    return Archive(Bucket(place) if place.startswith("s3://") else Directory(Path(place).expanduser()))
+
+
+def make_hot(settings: Settings, warm: SQLiteStorage, clock: Clock, *, copies: bool) -> list[Hot]:
+    """Who gives hot copies, and who else is told of writes. Raises InvalidInputError where REDIS_URL is none."""
+    reads = copies and settings.hot_tier != "off"
+    if settings.redis_url.value:
+        from unified_memory.storage.redis import RedisHot  # noqa: PLC0415 - 60 ms of the start, and only where it is used
+
+        size = REDIS_BYTES if settings.hot_max_bytes is None else settings.hot_max_bytes
+        return [
+            RedisHot(settings.redis_url.value, warm, clock=clock, max_bytes=size, ttl=settings.hot_ttl, reads=reads)
+        ]
+    # Others may use Redis on the same database.
+    untold = Untold(warm, clock)
+    if not reads:
+        return [untold]
+    size = PROCESS_BYTES if settings.hot_max_bytes is None else settings.hot_max_bytes
+    return [ProcessHot(warm, max_bytes=size, ttl=settings.hot_ttl), untold]
 
 
 def find_embedder(settings: Settings) -> "Callable[[], Embedder] | None":

@@ -21,6 +21,7 @@ _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _YES = {"1", "true", "yes", "on"}
 _NO = {"0", "false", "no", "off"}
 SEMANTIC = ("off", "auto", "on")
+HOT_TIER = ("off", "auto", "on")
 
 
 class Secret(Struct, frozen=True):
@@ -62,6 +63,15 @@ class Settings(Struct, frozen=True, kw_only=True):
     semantic_model: str = ""
     semantic_key: Secret = Secret()
     semantic_cache: int = 256 * 1024**2
+    redis_url: Secret = Secret()
+    hot_tier: str = "auto"
+    hot_max_bytes: int | None = None
+    hot_ttl: float = 3600.0
+    warm_max_bytes: int = 10 * 1024**3
+    max_memory_size: int = 0
+    demote_after: float = 90 * 86_400.0
+    tiering_interval: float = 600.0
+    archive: str = ""
 
     @property
     def local(self) -> bool:
@@ -173,6 +183,56 @@ OPTIONS: tuple[Option, ...] = (
         "size",
         "Memory for vectors held ready, about 1 KB each.",
     ),
+    Option(
+        "redis_url",
+        "REDIS_URL",
+        "secret",
+        "Redis 7 or Valkey 8 for the hot tier: redis://, rediss://, unix://, redis+sentinel://host:port,…/service,"
+        " redis+cluster://host:port,…; without it the hot tier lies in the process.",
+    ),
+    Option(
+        "hot_tier",
+        "HOT_TIER",
+        "str",
+        "Hot copies of memories in use: off, on, or auto, which is on where they are quicker than the database.",
+    ),
+    Option(
+        "hot_max_bytes",
+        "UNIFIED_MEMORY_HOT_MAX_BYTES",
+        "size",
+        "Most bytes of hot copies; by default 1 GB in Redis, 32 MB in the process.",
+    ),
+    Option("hot_ttl", "UNIFIED_MEMORY_HOT_TTL", "float", "Seconds that a hot copy lives at most."),
+    Option(
+        "warm_max_bytes",
+        "UNIFIED_MEMORY_WARM_MAX_BYTES",
+        "size",
+        "Size of the database above which the least important values are archived; 0 is unlimited.",
+    ),
+    Option(
+        "max_memory_size",
+        "MAX_MEMORY_SIZE",
+        "size",
+        "Bytes of values in the database above which the least important ones are archived; 0 is unlimited.",
+    ),
+    Option(
+        "demote_after",
+        "UNIFIED_MEMORY_DEMOTE_AFTER",
+        "float",
+        "Seconds without use after which a memory's value is archived; 0 for never. Namespaces may say otherwise.",
+    ),
+    Option(
+        "tiering_interval",
+        "UNIFIED_MEMORY_TIERING_INTERVAL",
+        "float",
+        "Seconds between two passes that archive and compact.",
+    ),
+    Option(
+        "archive",
+        "UNIFIED_MEMORY_ARCHIVE",
+        "str",
+        "Where archives lie: a directory, s3://bucket/prefix?endpoint=…, or off; by default archive in the data directory.",
+    ),
 )
 
 
@@ -205,6 +265,8 @@ def load(environment: Mapping[str, str] | None = None, **given: Any) -> Settings
         raise InvalidInputError("port", "The port must be from 0 to 65535")
     if settings.semantic not in SEMANTIC:
         raise InvalidInputError("semantic", f"UNIFIED_MEMORY_SEMANTIC is one of {', '.join(SEMANTIC)}")
+    if settings.hot_tier not in HOT_TIER:
+        raise InvalidInputError("hot_tier", f"HOT_TIER is one of {', '.join(HOT_TIER)}")
     return settings
 
 

@@ -241,7 +241,10 @@ class _Own:
         self._service = build(settings)
         await self._service.open()
         self._worker = Worker(
-            self._service, cleanup_seconds=settings.ttl_cleanup_interval, flush_seconds=settings.access_flush_interval
+            self._service,
+            cleanup_seconds=settings.ttl_cleanup_interval,
+            flush_seconds=settings.access_flush_interval,
+            tiering_seconds=settings.tiering_interval,
         )
         self._worker.start()
         self._endpoint = MCPEndpoint(

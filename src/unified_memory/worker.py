@@ -7,22 +7,33 @@ from collections.abc import Awaitable, Callable
 
 from unified_memory.model.errors import UnifiedMemoryError
 from unified_memory.service.service import Service
+from unified_memory.storage.tiers import Moved
 
 Pass = Callable[[], Awaitable[None]]
 log = logging.getLogger("unified_memory.worker")
 
 
 class Worker:
-    """Cleanup every `cleanup_seconds` on one process, flushing of access counts every `flush_seconds` on each.
+    """Cleanup every `cleanup_seconds` and the moves between tiers every `tiering_seconds` on one process, flushing of access
+    counts every `flush_seconds` on each.
 
     `embed`: vectors are made too, where search by meaning is on; their model takes 200 MB, more than a short-lived process is
     worth.
     """
 
-    def __init__(self, service: Service, *, cleanup_seconds: float, flush_seconds: float, embed: bool = False) -> None:
+    def __init__(
+        self,
+        service: Service,
+        *,
+        cleanup_seconds: float,
+        flush_seconds: float,
+        tiering_seconds: float,
+        embed: bool = False,
+    ) -> None:
         self._service = service
         self._cleanup_seconds = cleanup_seconds
         self._flush_seconds = flush_seconds
+        self._tiering_seconds = tiering_seconds
         self._embed = embed
         self._holder = secrets.token_hex(8)
         self._tasks: list[asyncio.Task[None]] = []
@@ -31,6 +42,7 @@ class Worker:
         """Begins; the first pass comes after the first interval."""
         self._tasks = [
             asyncio.create_task(self._every(self._cleanup_seconds, self._cleanup), name="cleanup"),
+            asyncio.create_task(self._every(self._tiering_seconds, self._tiering), name="tiering"),
             asyncio.create_task(self._every(self._flush_seconds, self._service.upkeep.flush), name="flush"),
         ]
         if self._embed and self._service.meaning is not None:
@@ -61,3 +73,14 @@ class Worker:
             gone += sum(removed.expired.values()) + removed.purged
         if gone:
             log.info("Cleanup removed %d memories", gone)
+
+    async def _tiering(self) -> None:
+        if not await self._service.upkeep.lease("tiering", self._holder, max(60.0, 2 * self._tiering_seconds)):
+            return
+        demoted = Moved()
+        async for moved in self._service.tiering.demote():
+            demoted += moved
+        if demoted.memories:
+            log.info("Archived %d memories of %d bytes", demoted.memories, demoted.bytes)
+        async for compacted in self._service.tiering.compact():
+            log.info("Compacted an archive of %d bytes into %d", compacted.bytes_before, compacted.bytes_after)

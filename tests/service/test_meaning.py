@@ -697,12 +697,12 @@ async def test_only_a_worker_that_is_told_to_makes_vectors(directory: Path) -> N
     service = build(load({}, data_dir=directory))
     await service.open()
     assert service.meaning is not None
-    worker = Worker(service, cleanup_seconds=60, flush_seconds=60)
+    worker = Worker(service, cleanup_seconds=60, flush_seconds=60, tiering_seconds=60)
     worker.start()
     assert (await service.meaning.state()).state == "loading"
     assert not any(task.get_name() == "embedding" for task in asyncio.all_tasks())
     await worker.stop()
-    worker = Worker(service, cleanup_seconds=60, flush_seconds=60, embed=True)
+    worker = Worker(service, cleanup_seconds=60, flush_seconds=60, tiering_seconds=60, embed=True)
     worker.start()
     assert any(task.get_name() == "embedding" for task in asyncio.all_tasks())
     await worker.stop()

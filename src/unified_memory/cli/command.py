@@ -140,7 +140,7 @@ class Target(Struct, frozen=True):
         settings = self.settings()
         if needs is Needs.DATA:
             check_database(settings)
-        service = build(settings)
+        service = build(settings, copies=False)
         transport = ASGITransport(make_app(service, settings))
         if needs is not Needs.NOTHING:
             await service.open()

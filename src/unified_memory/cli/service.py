@@ -129,7 +129,7 @@ async def _check(settings: Settings, *, fix: bool) -> list[Any]:
     from unified_memory.cli.progress import progress
 
     check_database(settings)
-    service = build(settings)
+    service = build(settings, copies=False)
     await service.open()
     try:
         with progress("check", "memories") as advance:

@@ -51,13 +51,15 @@ class NamespaceConfig(Struct, omit_defaults=True, forbid_unknown_fields=True, fr
     """What a namespace sets for itself and all below it; what is unset is inherited from the nearest ancestor.
 
     `default_ttl` in seconds, null switches an inherited one off. `max_memories` and `max_bytes` (of values) bound
-    the whole subtree of the namespace that sets them; null lifts nothing that an ancestor sets. `language`: how words are
+    the whole subtree of the namespace that sets them; null lifts nothing that an ancestor sets. `demote_after`: seconds without
+    use after which a memory's value may be archived, null for never. `language`: how words are
     compared, one of `model.analysis.LANGUAGES`; null is the same as unset.
     """
 
     default_ttl: float | UnsetType | None = UNSET
     max_memories: int | UnsetType | None = UNSET
     max_bytes: int | UnsetType | None = UNSET
+    demote_after: float | UnsetType | None = UNSET
     language: str | UnsetType | None = UNSET
     description: str | UnsetType | None = UNSET
 
@@ -91,6 +93,7 @@ def inherit(configs: list[NamespaceConfig]) -> NamespaceConfig:
         default_ttl=nearest("default_ttl"),  # type: ignore[arg-type]  # getattr by a fixed name
         max_memories=nearest("max_memories"),  # type: ignore[arg-type]
         max_bytes=nearest("max_bytes"),  # type: ignore[arg-type]
+        demote_after=nearest("demote_after"),  # type: ignore[arg-type]
         language=nearest("language"),  # type: ignore[arg-type]
         description=configs[0].description if configs else UNSET,
     )

@@ -21,7 +21,7 @@ class Accesses:
         if gathered is None:
             if len(self._gathered) >= MAX_GATHERED:
                 return
-            gathered = self._gathered[memory.id] = Access(memory.id, 0, now)
+            gathered = self._gathered[memory.id] = Access(memory.id, 0, now, memory.namespace, memory.key)
         gathered.count += 1
         gathered.last = max(gathered.last, now)
         self.show(memory)
@@ -49,6 +49,6 @@ class Accesses:
         return len(accesses)
 
     def _add(self, one: Access) -> None:
-        since = self._gathered.setdefault(one.id, Access(one.id, 0, one.last))
+        since = self._gathered.setdefault(one.id, Access(one.id, 0, one.last, one.namespace, one.key))
         since.count += one.count
         since.last = max(since.last, one.last)

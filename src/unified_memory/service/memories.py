@@ -71,6 +71,7 @@ from unified_memory.service.requests import (
     UpdateWhereRequest,
 )
 from unified_memory.service.sizes import check_limit
+from unified_memory.service.tiering import COLD, Tiering
 from unified_memory.storage.base import (
     KEEP,
     REMOVE,
@@ -79,6 +80,7 @@ from unified_memory.storage.base import (
     Group,
     Idempotency,
     Outcome,
+    Reading,
     Replayed,
     Storage,
 )
@@ -100,13 +102,17 @@ class Listing(Struct):
 
 
 class Queried(Struct):
-    """A page of a query: memories or (with `select`) rows, and where asked for count and groups."""
+    """A page of a query: memories or (with `select`) rows, and where asked for count and groups.
+
+    `cold_read`: how many values were fetched from archives for it.
+    """
 
     memories: list[Memory]
     next_cursor: str | None
     rows: list[dict[str, Any]] | None = None
     count: int | None = None
     groups: list[Group] | None = None
+    cold_read: int = 0
 
 
 class Affected(Struct):
@@ -121,11 +127,14 @@ class Affected(Struct):
 class Memories:
     """Every operation on memories. Each takes the principal who asks and sees only what that one may see."""
 
-    def __init__(self, storage: Storage, clock: Clock, limits: Limits, accesses: Accesses, guard: Guard) -> None:
+    def __init__(
+        self, storage: Storage, clock: Clock, limits: Limits, accesses: Accesses, guard: Guard, tiering: Tiering
+    ) -> None:
         self._storage = storage
         self._clock = clock
         self._accesses = accesses
         self._guard = guard
+        self._tiering = tiering
         self.limits = limits
 
     # ---- one memory
@@ -158,6 +167,8 @@ class Memories:
             check_key(key, self.limits.key_bytes)
             raise MemoryNotFoundError(namespace, key)
         self._accesses.count(memory, now)
+        if memory.tier == COLD:
+            await self._tiering.retrieved([memory])
         return memory
 
     async def retrieve_id(self, principal: Principal, number: int) -> Memory:
@@ -166,6 +177,7 @@ class Memories:
         if memory is None or not principal.sees(memory.namespace):
             raise MemoryNotFoundError("", f"id {number}")
         self._accesses.count(memory, self._clock.now())
+        await self._tiering.retrieved([memory])
         return memory
 
     async def search_index(self, memory: Memory) -> SearchIndex:
@@ -330,6 +342,7 @@ class Memories:
         for memory in memories:
             if memory is not None:
                 self._accesses.count(memory, now)
+        await self._tiering.retrieved(memories)
         return memories
 
     async def delete_batch(
@@ -439,22 +452,22 @@ class Memories:
             limit=check_limit(query.limit),
             after=decode_cursor(query.cursor, *listing),
         )
-        now = self._clock.now()
+        now, reading = self._clock.now(), Reading()
         if query.group_by is not None:
             field = _selectable(query.group_by, "group_by")
             if field.kind is Kind.HASH:
                 raise InvalidInputError("group_by", "content_hash cannot be grouped by")
-            groups = await self._storage.group(selection, field, now, selection.limit or MAX_LIMIT)
+            groups = await self._storage.group(selection, field, now, selection.limit or MAX_LIMIT, reading=reading)
             if field.kind is Kind.INSTANT:
                 groups = [Group(None if g.value is None else to_rfc3339(g.value), g.count) for g in groups]
-            count = await self._storage.count(selection, now) if query.count else None
-            return Queried([], None, count=count, groups=groups)
-        page = await self._storage.select(selection, now)
+            count = await self._storage.count(selection, now, reading=reading) if query.count else None
+            return Queried([], None, count=count, groups=groups, cold_read=reading.cold)
+        page = await self._storage.select(selection, now, reading=reading)
         for memory in page.items:
             self._accesses.show(memory)
         rows = None if fields is None else [{f.name: shown(f, m) for f in fields} for m in page.items]
-        count = await self._storage.count(selection, now) if query.count else None
-        return Queried(page.items, encode_cursor(page.next, *listing), rows, count)
+        count = await self._storage.count(selection, now, reading=reading) if query.count else None
+        return Queried(page.items, encode_cursor(page.next, *listing), rows, count, cold_read=reading.cold)
 
     # ---- within
     async def _edit(

@@ -141,7 +141,7 @@ def read_config(config: Mapping[str, Raw]) -> NamespaceConfig:
         settings = _config.decode(msgspec.json.encode(config))
     except msgspec.ValidationError as error:
         raise InvalidInputError("config", f"config: {error}") from None
-    for name in ("default_ttl", "max_memories", "max_bytes"):
+    for name in ("default_ttl", "max_memories", "max_bytes", "demote_after"):
         told: Any = getattr(settings, name)
         if isinstance(told, int | float) and not 0 < told < 10**15:
             raise InvalidInputError(

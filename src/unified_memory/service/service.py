@@ -18,8 +18,10 @@ from unified_memory.service.memories import Memories
 from unified_memory.service.namespaces import Namespaces
 from unified_memory.service.searching import Searching
 from unified_memory.service.sessions import Sessions
+from unified_memory.service.tiering import Policy, Tiering
 from unified_memory.service.upkeep import Upkeep
 from unified_memory.storage.base import Storage
+from unified_memory.storage.tiers import Tiers
 
 if TYPE_CHECKING:
     from unified_memory.semantic.embedder import Embedder
@@ -39,6 +41,7 @@ class Service(Struct):
     sessions: Sessions
     jobs: Jobs
     upkeep: Upkeep
+    tiering: Tiering
     contexts: Contexts
     graph: Graph
     bank: Bank
@@ -69,13 +72,15 @@ def assemble(
     storage_limit: int = 0,
     embedder: "Callable[[], Embedder] | None" = None,
     meaning_cache: int = MEANING_CACHE,
+    policy: Policy | None = None,
 ) -> Service:
-    """The service over a storage. `embedder`: loads what search by meaning needs, which begins with `meaning.start()`."""
+    """The service over a storage. `policy`: when values leave the warm tier, never by default. `embedder`: loads what search by meaning needs, which begins with `meaning.start()`."""
     limits = limits or Limits()
     accesses = Accesses(storage)
     guard = Guard(storage, read_only=read_only, limit=storage_limit)
     meaning = None if embedder is None else Meanings(storage, clock, guard, embedder, cache_bytes=meaning_cache)
-    memories = Memories(storage, clock, limits, accesses, guard)
+    tiering = Tiering(storage, storage if isinstance(storage, Tiers) else None, clock, guard, policy or Policy())
+    memories = Memories(storage, clock, limits, accesses, guard, tiering)
     return Service(
         storage,
         clock,
@@ -84,7 +89,8 @@ def assemble(
         Namespaces(storage, clock, guard, limits.namespaces),
         Sessions(storage, clock, accesses, guard),
         Jobs(storage, clock),
-        Upkeep(storage, clock, accesses, guard, meaning),
+        Upkeep(storage, clock, accesses, guard, tiering, meaning),
+        tiering,
         Contexts(storage, memories, clock),
         Graph(storage, memories, clock, guard),
         Bank(storage, memories, clock),

@@ -12,6 +12,7 @@ from unified_memory.model.principal import Principal
 from unified_memory.service.access import Accesses
 from unified_memory.service.guard import Guard
 from unified_memory.service.meaning import Meaning, Meanings
+from unified_memory.service.tiering import Tiering
 from unified_memory.storage.base import Problem, Progress, Stats, Storage
 
 CLEANUP_CHUNK = 200
@@ -42,12 +43,19 @@ class Upkeep:
     """Cleanup, statistics, verification and health."""
 
     def __init__(
-        self, storage: Storage, clock: Clock, accesses: Accesses, guard: Guard, meaning: Meanings | None = None
+        self,
+        storage: Storage,
+        clock: Clock,
+        accesses: Accesses,
+        guard: Guard,
+        tiering: Tiering,
+        meaning: Meanings | None = None,
     ) -> None:
         self._storage = storage
         self._clock = clock
         self._accesses = accesses
         self._guard = guard
+        self._tiering = tiering
         self._meaning = meaning
         self._last: Health | None = None
         self.draining = False
@@ -111,6 +119,8 @@ class Upkeep:
             reason = await self._guard.reason()
             if reason is not None:
                 status, reasons = "degraded", [f"read-only: {reason}"]
+            if trouble := self._tiering.hot_trouble():
+                status, reasons = "degraded", [*reasons, f"hot tier: {trouble}"]
             if self._meaning is not None:
                 meaning = await self._meaning.state()
                 if meaning.troubles:

@@ -113,5 +113,9 @@ class Hot(ABC):
         """Adds accesses to the copies that are there, as they were added in the warm tier."""
 
     @abstractmethod
+    def rest(self) -> None:
+        """Gives no copies and takes none from now on; writes are told all the same, where others use copies."""
+
+    @abstractmethod
     def state(self) -> HotState:
         """How it fares."""

@@ -64,6 +64,15 @@ class ArchiveUse(Struct):
     live_bytes: int
 
 
+class TierUses(Struct):
+    """How many visible memories have their value in which tier, and of how many bytes."""
+
+    warm: int = 0
+    warm_bytes: int = 0
+    cold: int = 0
+    cold_bytes: int = 0
+
+
 class Trust(Struct, frozen=True):
     """The era of hot copies, empty for none, and the servers that it is kept on. `muted`: none may begin now."""
 
@@ -139,13 +148,19 @@ class Warm(Storage):
 
     @abstractmethod
     async def forget_archive(self, name: str) -> bool:
-        """Forgets a dead archive; whether it was one. Its file may be removed after that."""
+        """Forgets a dead archive, whose file has been removed; whether it was one."""
 
     @abstractmethod
     async def stub_ids(
         self, scopes: tuple[str, ...], now: int, *, recursive: bool, after_id: int, limit: int
     ) -> list[int]:
         """The ids of visible stubs in these scopes, rising, those after `after_id`."""
+
+    @abstractmethod
+    async def tier_uses(
+        self, scopes: tuple[str, ...], now: int, *, recursive: bool, used_before: int | None = None
+    ) -> TierUses:
+        """How much of what is visible in these scopes lies where; with `used_before` of what was not used since."""
 
     # ---- hot copies
     @abstractmethod

@@ -77,7 +77,7 @@ class EditContract(Opened):
             0,
             None,
             1,
-            "warm",
+            self.tier,
         )
         assert await storage.get("acme/web", "a key/with ünïcode", NOW) == stored
 

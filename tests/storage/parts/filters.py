@@ -275,7 +275,7 @@ HEAD_FILTERS: tuple[tuple[Any, set[str]], ...] = (
     ({"namespace": {"contains": "/m"}}, {"c"}),
     ({"version": {"gte": 1}}, {"a", "b", "c", "d"}),
     ({"version": {"gt": 1.5}}, set()),
-    ({"tier": "warm"}, {"a", "b", "c", "d"}),
+    ({"tier": "hot"}, set()),
     ({"importance": {"gte": 5}}, {"a", "c", "d"}),
     ({"metadata.importance": {"lt": 5.5}}, {"b", "c", "d"}),
     ({"importance": {"nin": [9, 1]}}, {"c", "d"}),
@@ -392,6 +392,13 @@ class FilterContract(Opened):
         await storage.touch([Access(memory.id, 3, LATER)])
         assert set(await keys(storage, where=where)) == expected
         assert await storage.count(selection(where=where), NOW) == len(expected)
+
+    async def test_a_filter_by_tier_finds_what_lies_there(self, storage: Storage) -> None:
+        await store(storage, "a")
+        other = {"warm": "cold", "cold": "warm"}[self.tier]
+        assert await keys(storage, where={"tier": self.tier}) == ["a"]
+        assert await keys(storage, where={"tier": other}) == []
+        assert await keys(storage, where={"tier": {"in": [other, self.tier]}, "key": "a"}) == ["a"]
 
     async def test_a_filter_by_id_finds_it(self, storage: Storage) -> None:
         a, b = await store(storage, "a"), await store(storage, "b")

@@ -43,7 +43,9 @@ examples = count()
 
 
 class Opened:
-    """What every part of the contract needs."""
+    """What every part of the contract needs. `tier`: where a memory lies that was just stored."""
+
+    tier = "warm"
 
     @pytest.fixture
     def storage(self) -> AsyncIterator[Storage]:

@@ -55,7 +55,7 @@ from unified_memory.storage.sqlite.rows import GET, JOB, RECORD, SESSION, SIZE, 
 from unified_memory.storage.sqlite.texts import Texts
 from unified_memory.storage.sqlite.transaction import Transaction
 from unified_memory.storage.sqlite.writer import Writer
-from unified_memory.storage.warm import ArchiveUse, ColdValues, Demotable, Place, Trust, Warm
+from unified_memory.storage.warm import ArchiveUse, ColdValues, Demotable, Place, TierUses, Trust, Warm
 
 T = TypeVar("T")
 Bound = Sequence[Binding]
@@ -72,6 +72,13 @@ PUT_JOB = (
     f"INSERT INTO jobs ({JOB}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "  # noqa: S608
     + ", ".join(f"{name} = excluded.{name}" for name in JOB.split(", "))
 )
+# Keys that changed since a place in the commit order: where the name is told the memory may have moved within it.
+CHANGED = (
+    "SELECT n.name, m.key FROM memories m JOIN namespaces n ON n.id = m.namespace_id WHERE m.seq > ?1 AND n.name IS NOT NULL"
+    " UNION ALL SELECT namespace, key FROM tombstones WHERE seq > ?1"
+)
+# So many changes are told one by one.
+MAX_TOLD = 500
 # Of a read whose archive was compacted away meanwhile.
 TRIES = 3
 LOOP_CACHE_KIB = 8_192
@@ -159,9 +166,12 @@ class SQLiteStorage(Warm):
         return self._writer
 
     def _read_point(self, sql: str, bound: Bound = ()) -> tuple[Binding, ...] | None:
+        return self._point_connection().execute(sql, bound).fetchone()
+
+    def _point_connection(self) -> Database:
         if self._point is None:
             raise StorageError("The storage is not open")
-        return self._point.execute(sql, bound).fetchone()
+        return self._point
 
     async def _read(self, work: Callable[[Database], T], reading: Reading | None = None) -> T:
         """Runs a longer read on a reader thread, in one read transaction: all of it sees one instant."""
@@ -347,6 +357,12 @@ class SQLiteStorage(Warm):
         scope = select_scope(scopes, recursive=recursive)
         return await self._read(lambda connection: stubs.of_scope(connection, scope, now, after_id, limit))
 
+    async def tier_uses(
+        self, scopes: tuple[str, ...], now: int, *, recursive: bool, used_before: int | None = None
+    ) -> TierUses:
+        scope = select_scope(scopes, recursive=recursive)
+        return await self._read(lambda connection: stubs.uses(connection, scope, now, used_before))
+
     async def reserve_archive(self, name: str, now: int) -> None:
         await self._write.do(lambda tx: stubs.reserve(tx.connection, name, now))
 
@@ -375,6 +391,25 @@ class SQLiteStorage(Warm):
         return await self._write.do(lambda tx: stubs.forget(tx.connection, name))
 
     # ---- hot copies
+    def stamp(self) -> int:
+        """Differs whenever any process has changed a memory or a namespace since; see `storage.process.Changes`."""
+        with storage_errors():
+            row = self._read_point("SELECT (last_seq << 20) + epoch FROM counters")
+        return 0 if row is None else int(str(row[0]))
+
+    def changed(self, since: int) -> tuple[int, list[tuple[str, str]] | None]:
+        """The keys that changed since a stamp, and the stamp now; None where that is all, or too much to tell."""
+        now = self.stamp()
+        if (now - since) % (1 << 20):
+            return now, None
+        seq = since >> 20
+        if (now >> 20) - seq > MAX_TOLD:
+            return now, None
+        with storage_errors():
+            point = self._point_connection()
+            rows = point.execute(CHANGED, (seq,)).fetchall()
+        return now, [(str(row[0]), str(row[1])) for row in rows]
+
     async def trust(self, now: int) -> Trust:
         with storage_errors():
             row = self._read_point(trust.TRUST, (now,))

@@ -9,8 +9,8 @@ import msgspec
 from unified_memory.model.errors import ConflictError
 from unified_memory.storage.sqlite.connection import Database
 from unified_memory.storage.sqlite.filters import Sql
-from unified_memory.storage.sqlite.rows import IS_WARM
-from unified_memory.storage.warm import ArchiveUse, Demotable, Place
+from unified_memory.storage.sqlite.rows import IS_WARM, SIZE
+from unified_memory.storage.warm import ArchiveUse, Demotable, Place, TierUses
 
 _encode = msgspec.json.Encoder().encode
 _FROM = "FROM memories m CROSS JOIN namespaces n ON n.id = m.namespace_id"
@@ -29,6 +29,19 @@ def demotable(connection: Database, scope: Sql, now: int, used_before: int, limi
         (*bound, now, used_before, limit),
     )
     return [Demotable(*row) for row in rows]
+
+
+def uses(connection: Database, scope: Sql, now: int, used_before: int | None) -> TierUses:
+    """See `Warm.tier_uses`."""
+    where, bound = scope
+    since, more = ("1", []) if used_before is None else (f"{_USED} < ?", [used_before])
+    rows = connection.execute(
+        f"""SELECT {IS_WARM} > 0, count(*), CAST(total({SIZE}) AS INTEGER) FROM namespaces n
+            CROSS JOIN memories m ON m.namespace_id = n.id WHERE {where} AND {_VISIBLE} AND {since} GROUP BY 1""",  # noqa: S608
+        (*bound, now, *more),
+    )
+    found = {bool(warm): (count, size) for warm, count, size in rows}
+    return TierUses(*found.get(True, (0, 0)), *found.get(False, (0, 0)))
 
 
 def of_scope(connection: Database, scope: Sql, now: int, after_id: int, limit: int) -> list[int]:

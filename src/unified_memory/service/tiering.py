@@ -1,0 +1,237 @@
+"""The passes between the tiers: what is archived and when, what comes back, and what archives are compacted."""
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+
+from msgspec import UNSET, Struct
+
+from unified_memory.model.clock import SECOND, Clock
+from unified_memory.model.errors import PermissionDeniedError, RefusedError, StorageError
+from unified_memory.model.memory import Memory
+from unified_memory.model.namespace import check_namespace
+from unified_memory.model.principal import Principal
+from unified_memory.model.query import MAX_LIMIT
+from unified_memory.service.guard import Guard
+from unified_memory.storage.base import Storage
+from unified_memory.storage.hot import HotState
+from unified_memory.storage.tiers import Compacted, Moved, TierCounts, Tiers
+from unified_memory.storage.warm import ArchiveUse, Demotable, TierUses
+
+COLD = "cold"
+log = logging.getLogger("unified_memory.tiering")
+# One archive holds at most so many memories, and about so many bytes of values.
+ARCHIVE_MEMORIES = 50_000
+ARCHIVE_BYTES = 128 * 1024**2
+# The pass by age waits until so much has come together: a file for a few memories frees nothing.
+LEAST_BYTES = 64 * 1024
+LEAST_MEMORIES = 500
+# Where a size is exceeded, so much of it is left, so that the next write does not exceed it again.
+RELIEVED = 0.9
+# An archive of which so much is dead is compacted.
+COMPACT_SHARE = 0.5
+# Namespaces that are asked for together.
+TOGETHER = 200
+RECALLED = 200
+
+
+class Policy(Struct, frozen=True):
+    """When values leave the warm tier. `demote_after`: seconds without use, where a namespace says nothing; None for never.
+
+    `warm_bytes`: largest size of the warm tier's files. `value_bytes`: of the values in it. 0 is unlimited.
+    """
+
+    demote_after: float | None = None
+    warm_bytes: int = 0
+    value_bytes: int = 0
+
+
+class TierState(Struct):
+    """All tiers: what lies where, what happened since this process began, and how the hot tier fares."""
+
+    uses: TierUses
+    counts: TierCounts
+    hot: HotState
+    archives: list[ArchiveUse]
+    archive_bytes: int
+    cold_off: str | None
+
+
+class Tiering:
+    """Every move between tiers. `tiers` None: the storage has one only."""
+
+    def __init__(self, storage: Storage, tiers: Tiers | None, clock: Clock, guard: Guard, policy: Policy) -> None:
+        self._storage = storage
+        self._tiers = tiers
+        self._clock = clock
+        self._guard = guard
+        self._policy = policy
+
+    # ---- on purpose
+    async def plan(self, principal: Principal, namespace: str, *, recursive: bool) -> TierUses:
+        """What lies where in a namespace: so much `archive` and `recall` would move. Raises InvalidInputError, RefusedError."""
+        scopes = self._scopes(principal, namespace)
+        return await self._several().uses(scopes, self._clock.now(), recursive=recursive)
+
+    async def archive(self, principal: Principal, namespace: str, *, recursive: bool) -> AsyncIterator[Moved]:
+        """Archives all that lies in the warm tier of a namespace, archive by archive.
+
+        Raises RefusedError where there is no cold tier, StorageFullError and below.
+        """
+        scopes = self._scopes(principal, namespace)
+        self._writable()
+        async for moved in self._demote_all(scopes, self._clock.now() + 1, recursive=recursive):
+            yield moved
+
+    async def recall(self, principal: Principal, namespace: str, *, recursive: bool) -> AsyncIterator[Moved]:
+        """Brings all cold memories of a namespace back, some hundred at a time."""
+        scopes = self._scopes(principal, namespace)
+        tiers, last = self._several(), 0
+        while ids := await tiers.archived_ids(
+            scopes, self._clock.now(), recursive=recursive, after_id=last, limit=RECALLED
+        ):
+            yield await tiers.promote(ids, self._clock.now())
+            last = ids[-1]
+
+    def _scopes(self, principal: Principal, namespace: str) -> tuple[str, ...]:
+        check_namespace(namespace)
+        if not principal.sees(namespace):
+            raise PermissionDeniedError("Not allowed in this namespace", namespace=namespace)
+        return (namespace,)
+
+    def _several(self) -> Tiers:
+        if self._tiers is None:
+            raise RefusedError("The storage has one tier only")
+        return self._tiers
+
+    def _writable(self) -> Tiers:
+        tiers = self._several()
+        if tiers.cold_off is not None:
+            raise RefusedError(f"There is no cold tier: {tiers.cold_off}")
+        return tiers
+
+    # ---- by use
+    async def retrieved(self, memories: Sequence[Memory | None]) -> None:
+        """Promotes those that were retrieved from the cold tier. That they could not be is no failure of the retrieve."""
+        cold = [one.id for one in memories if one is not None and one.tier == COLD]
+        if not cold or self._tiers is None or await self._guard.reason() is not None:
+            return
+        try:
+            await self._tiers.promote(cold, self._clock.now())
+        except StorageError as error:
+            log.warning("Retrieved memories stay cold: %s", error.detail)
+
+    # ---- by time and by size
+    async def demote(self) -> AsyncIterator[Moved]:
+        """One pass: values that were not used for long, then as many as the sizes ask for, least important first."""
+        if self._tiers is None or self._tiers.cold_off is not None:
+            return
+        now = self._clock.now()
+        for after, scopes, recursive in await self._by_age():
+            used_before = now - round(after * SECOND)
+            async for moved in self._demote_all(scopes, used_before, recursive=recursive, least=True):
+                yield moved
+        excess = await self._excess()
+        while excess > 0:
+            chosen = await self._tiers.demotable(
+                ("",), self._clock.now(), recursive=True, used_before=self._clock.now() + 1, limit=ARCHIVE_MEMORIES
+            )
+            moved = await self._tiers.demote(_first(chosen, min(excess, ARCHIVE_BYTES)), self._clock.now())
+            if not moved.memories:
+                break
+            yield moved
+            await self._storage.shrink()
+            excess = min(excess - moved.bytes, await self._excess())
+
+    async def _by_age(self) -> list[tuple[float, tuple[str, ...], bool]]:
+        """(seconds without use, namespaces, whether all below them) of each group of namespaces that has such a limit."""
+        groups: dict[float | None, list[str]] = {}
+        own, after = False, None
+        while True:
+            page = await self._storage.list_namespaces(
+                ("",), self._clock.now(), depth=None, limit=MAX_LIMIT, after=after
+            )
+            for one in page.items:
+                told = one.effective.demote_after
+                own |= told is not UNSET
+                seconds = (
+                    told if isinstance(told, int | float) else self._policy.demote_after if told is UNSET else None
+                )
+                groups.setdefault(seconds, []).append(one.name)
+            if page.next is None:
+                break
+            after = str(page.next[0])
+        if not own:
+            return [] if self._policy.demote_after is None else [(self._policy.demote_after, ("",), True)]
+        return [
+            (seconds, tuple(names[start : start + TOGETHER]), False)
+            for seconds, names in groups.items()
+            if seconds is not None
+            for start in range(0, len(names), TOGETHER)
+        ]
+
+    async def _excess(self) -> int:
+        """How many bytes of values must leave the warm tier."""
+        policy, tiers = self._policy, self._several()
+        excess = 0
+        if policy.value_bytes:
+            held = (await tiers.uses(("",), self._clock.now(), recursive=True)).warm_bytes
+            if held > policy.value_bytes:
+                excess = held - round(policy.value_bytes * RELIEVED)
+        if policy.warm_bytes:
+            size = await tiers.warm_files()
+            if size > policy.warm_bytes:
+                excess = max(excess, size - round(policy.warm_bytes * RELIEVED))
+        return excess
+
+    async def _demote_all(
+        self, scopes: tuple[str, ...], used_before: int, *, recursive: bool, least: bool = False
+    ) -> AsyncIterator[Moved]:
+        tiers = self._several()
+        while chosen := await tiers.demotable(
+            scopes, self._clock.now(), recursive=recursive, used_before=used_before, limit=ARCHIVE_MEMORIES
+        ):
+            if least and len(chosen) < LEAST_MEMORIES and sum(one.bytes for one in chosen) < LEAST_BYTES:
+                return
+            moved = await tiers.demote(_first(chosen, ARCHIVE_BYTES), self._clock.now())
+            if not moved.memories:
+                # All of them were written meanwhile.
+                return
+            yield moved
+
+    # ---- archives
+    async def compact(self) -> AsyncIterator[Compacted]:
+        """One pass: removes the files of dead archives, and compacts those of which half is dead."""
+        if self._tiers is None or self._tiers.cold_off is not None:
+            return
+        await self._tiers.tidy(self._clock.now())
+        for one in await self._tiers.archives():
+            if one.state == "live" and one.live_bytes <= one.bytes_raw * COMPACT_SHARE:
+                yield await self._tiers.compact(one.name, self._clock.now())
+
+    async def state(self) -> TierState | None:
+        """All tiers at a glance, None where there is one only."""
+        if self._tiers is None:
+            return None
+        archives = await self._tiers.archives()
+        return TierState(
+            await self._tiers.uses(("",), self._clock.now(), recursive=True),
+            self._tiers.counts,
+            self._tiers.hot_state(),
+            archives,
+            sum(one.bytes_stored for one in archives if one.state != "dead"),
+            self._tiers.cold_off,
+        )
+
+    def hot_trouble(self) -> str | None:
+        """Why hot copies are not used although they should be."""
+        return None if self._tiers is None else self._tiers.hot_state().trouble
+
+
+def _first(chosen: list[Demotable], limit: int) -> list[Demotable]:
+    """Those from the beginning that together have about so many bytes, at least one."""
+    size = 0
+    for count, one in enumerate(chosen, start=1):
+        size += one.bytes
+        if size >= limit:
+            return chosen[:count]
+    return chosen

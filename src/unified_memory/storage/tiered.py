@@ -1,0 +1,515 @@
+"""Hot, warm and cold as one storage that keeps the contract.
+
+The warm tier is the truth. A retrieve may be answered by a hot copy; whatever shows several memories of one instant asks the warm
+tier, which fetches the values of stubs from their archives by itself. Writes tell the hot tier as `hot.py` says.
+
+A demotion, step by step, each of them durable before the next: the archive is named in the warm tier; its file is written, synced
+and gets its name; the memories that are still as they were give their values for stubs, some hundred in a transaction; the archive
+is live. A kill before the third step leaves a file to which nothing refers, a kill after it an archive with fewer stubs: `tidy`
+removes the one and declares the other live. A compaction is the same with values of an older archive, which is dead afterwards.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from msgspec.structs import replace
+
+from unified_memory.model.clock import SECOND, Clock
+from unified_memory.model.errors import ArchiveMissingError, RefusedError, StorageCorruptError, StorageError
+from unified_memory.model.memory import Memory
+from unified_memory.model.session import Session, WithMemories
+from unified_memory.storage.archive import Archive, Damage, Record, Written, new_name
+from unified_memory.storage.base import (
+    Access,
+    Edit,
+    Idempotency,
+    Outcome,
+    Problem,
+    Progress,
+    Replayed,
+    Stats,
+)
+from unified_memory.storage.forwarding import Forwarding
+from unified_memory.storage.hot import Hot, HotCounts, HotState, Pledge, Ref, Ticket
+from unified_memory.storage.tiers import Compacted, Moved, TierCounts, Tiers
+from unified_memory.storage.warm import ArchiveUse, Demotable, Place, TierUses, Warm
+
+T = TypeVar("T")
+# Memories that are read at once to be archived, and stubs of one transaction.
+CHUNK = 200
+STUBS = 500
+# Values that are brought back in one transaction.
+PROMOTED_BYTES = 4 * 1024**2
+# Copies are worth having where a look takes at most this part of a read of the warm tier.
+WORTH = 0.5
+SAMPLES = 32
+# A move that has said nothing for so long has been interrupted. Both passes run under one lease, so this is for moves by hand.
+INTERRUPTED_MICROSECONDS = 3600 * SECOND
+# A dead archive's file stays for readers that began before.
+LINGER_MICROSECONDS = 60 * SECOND
+NO_HOT = HotState("none", trusted=False, trouble=None, note=None, counts=HotCounts())
+
+
+class TieredStorage(Forwarding, Tiers):
+    """The tiers over one `warm` storage.
+
+    `hot`: the first gives copies; all of them are told of writes. With `auto` copies are read only where that is quicker than
+    reading the warm tier. `archive` None: nothing can be archived, for the reason `cold_off`.
+    """
+
+    _warm: Warm
+
+    def __init__(
+        self,
+        warm: Warm,
+        clock: Clock,
+        *,
+        hot: Sequence[Hot] = (),
+        auto: bool = False,
+        archive: Archive | None = None,
+        cold_off: str | None = None,
+    ) -> None:
+        super().__init__(warm)
+        self._clock = clock
+        self._hot = list(hot)
+        self._auto = auto
+        self._reads = bool(hot)
+        self._note: str | None = None
+        self._archive = archive
+        self._cold_off = cold_off
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.counts = TierCounts()
+
+    # ---- one's own life
+    async def open(self) -> None:
+        """See `Storage.open`."""
+        await self._warm.open()
+        for hot in self._hot:
+            await hot.open()
+        if self._auto and self._hot:
+            await self._measure()
+
+    async def _measure(self) -> None:
+        """Decides whether hot copies are read: they must be quicker than the warm tier by a good part of what that takes."""
+        key = secrets.token_hex(8)
+        now = self._clock.now()
+        warm = await _median(lambda: self._warm.get(key, key, now))
+        hot = await _median(lambda: self._hot[0].look(key, key, now))
+        self._reads = hot < warm * WORTH
+        self._note = (
+            f"A look takes {hot * 1e6:.0f} µs, a read of the warm tier {warm * 1e6:.0f} µs: copies are"
+            f" {'read' if self._reads else 'not read'} (HOT_TIER=auto)"
+        )
+        if not self._reads:
+            self._hot[0].rest()
+
+    async def close(self) -> None:
+        """See `Storage.close`."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        for hot in self._hot:
+            await hot.close()
+        await self._warm.close()
+
+    async def size(self) -> int | None:
+        """See `Storage.size`."""
+        size = await self._warm.size()
+        if size is None or self._archive is None:
+            return size
+        return size + await asyncio.to_thread(self._archive.total)
+
+    # ---- reading
+    async def get(self, namespace: str, key: str, now: int) -> Memory | None:
+        """See `Storage.get`."""
+        if not self._reads:
+            return await self._warm.get(namespace, key, now)
+        found = await self._hot[0].look(namespace, key, now)
+        if isinstance(found, Memory):
+            return found
+        memory = await self._warm.get(namespace, key, now)
+        if isinstance(found, Ticket) and memory is not None:
+            self._behind(self._hot[0].fill([(found, memory)], now))
+        return memory
+
+    def _behind(self, work: Coroutine[Any, Any, None]) -> None:
+        """Does what nobody waits for."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # ---- writing
+    async def edit(
+        self, edits: Sequence[Edit], now: int, *, idempotency: Idempotency | None = None
+    ) -> list[Outcome] | Replayed:
+        """See `Storage.edit`."""
+        if not self._hot:
+            return await self._warm.edit(edits, now, idempotency=idempotency)
+        refs = list(dict.fromkeys((edit.namespace, edit.key) for edit in edits))
+
+        def standing(outcomes: list[Outcome] | Replayed) -> list[Memory]:
+            if isinstance(outcomes, Replayed):
+                return []
+            last = {(edit.namespace, edit.key): one for edit, one in zip(edits, outcomes, strict=True)}
+            return [one.memory for one in last.values() if one.written and one.memory is not None]
+
+        return await self._told(refs, now, lambda: self._warm.edit(edits, now, idempotency=idempotency), standing)
+
+    async def move(
+        self, source: tuple[str, str], target: tuple[str, str], now: int, *, expected_version: int | None = None
+    ) -> Memory:
+        """See `Storage.move`."""
+        if not self._hot:
+            return await self._warm.move(source, target, now, expected_version=expected_version)
+
+        def standing(_moved: Memory) -> list[Memory]:
+            return []
+
+        return await self._told(
+            [source, target],
+            now,
+            lambda: self._warm.move(source, target, now, expected_version=expected_version),
+            standing,
+        )
+
+    async def _told(
+        self, refs: list[Ref], now: int, write: Callable[[], Awaitable[T]], standing: Callable[[T], list[Memory]]
+    ) -> T:
+        """A write of which the hot tier is told before and after. Whoever gives up waiting leaves nothing half told."""
+        return await asyncio.shield(self._kept(self._tell(refs, now, write, standing)))
+
+    def _kept(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _tell(
+        self, refs: list[Ref], now: int, write: Callable[[], Awaitable[T]], standing: Callable[[T], list[Memory]]
+    ) -> T:
+        pledges: list[tuple[Hot, Pledge]] = []
+        try:
+            for hot in self._hot:
+                pledges.append((hot, await hot.begin(refs, now)))
+            written = await write()
+        except BaseException:
+            with contextlib.suppress(StorageError):
+                # Nothing has changed; marks that are left give way by themselves.
+                await self._settle(pledges, [])
+            raise
+        await self._settle(pledges, standing(written))
+        return written
+
+    async def _settle(self, pledges: list[tuple[Hot, Pledge]], memories: list[Memory]) -> None:
+        for hot, pledge in pledges:
+            await hot.settle(pledge, memories, self._clock.now())
+
+    async def delete_namespace(self, name: str, now: int, *, recursive: bool) -> list[int]:
+        """See `Storage.delete_namespace`."""
+        return await self._ending(self._warm.delete_namespace(name, now, recursive=recursive))
+
+    async def rename_namespace(self, source: str, target: str, now: int) -> int:
+        """See `Storage.rename_namespace`."""
+        return await self._ending(self._warm.rename_namespace(source, target, now))
+
+    async def end_session(
+        self, namespace: str, session_id: str, memories: WithMemories, now: int
+    ) -> tuple[Session, int]:
+        """See `Storage.end_session`."""
+        return await self._ending(self._warm.end_session(namespace, session_id, memories, now))
+
+    async def _ending(self, write: Coroutine[Any, Any, T]) -> T:
+        """A write that ends the era of hot copies in its own commit."""
+        if not self._hot:
+            return await write
+        return await asyncio.shield(self._kept(self._end(write)))
+
+    async def _end(self, write: Coroutine[Any, Any, T]) -> T:
+        written = await write
+        for hot in self._hot:
+            await hot.outlive(self._clock.now())
+        return written
+
+    async def touch(self, accesses: Sequence[Access]) -> None:
+        """See `Storage.touch`."""
+        await self._warm.touch(accesses)
+        for hot in self._hot:
+            await hot.count(accesses)
+
+    # ---- the whole
+    async def stats(self, scopes: tuple[str, ...], now: int, *, top: int) -> Stats:
+        """See `Storage.stats`; `tiers` tells how many copies are hot, where everything is asked for."""
+        stats = await self._warm.stats(scopes, now, top=top)
+        if "" in scopes:
+            stats.bytes_stored = await self.size()
+            stats.tiers["hot"] = self.hot_state().counts.entries or 0
+        return stats
+
+    async def check(self, *, fix: bool, progress: Progress | None = None) -> list[Problem]:
+        """See `Storage.check`; of the archives too."""
+        before = (0, 0)
+
+        def first(done: int, total: int | None) -> None:
+            nonlocal before
+            before = (done, total or 0)
+            if progress is not None:
+                progress(done, total)
+
+        def then(done: int, total: int | None) -> None:
+            if progress is not None:
+                progress(before[0] + done, before[1] + (total or 0))
+
+        return [*await self._warm.check(fix=fix, progress=first), *await self.check_archives(then)]
+
+    # ---- between warm and cold
+    @property
+    def cold_off(self) -> str | None:
+        """See `Tiers.cold_off`."""
+        return self._cold_off if self._archive is None else None
+
+    async def demotable(
+        self, scopes: tuple[str, ...], now: int, *, recursive: bool, used_before: int, limit: int
+    ) -> list[Demotable]:
+        """See `Tiers.demotable`."""
+        return await self._warm.demotable(scopes, now, recursive=recursive, used_before=used_before, limit=limit)
+
+    async def archived_ids(
+        self, scopes: tuple[str, ...], now: int, *, recursive: bool, after_id: int, limit: int
+    ) -> list[int]:
+        """See `Tiers.archived_ids`."""
+        return await self._warm.stub_ids(scopes, now, recursive=recursive, after_id=after_id, limit=limit)
+
+    async def archives(self) -> list[ArchiveUse]:
+        """See `Tiers.archives`."""
+        return await self._warm.archives()
+
+    async def demote(self, chosen: Sequence[Demotable], now: int, progress: Progress | None = None) -> Moved:
+        """See `Tiers.demote`."""
+        wanted = {one.id: one.seq for one in chosen}
+        ids = sorted(wanted)
+        chunks = [ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK)]
+
+        async def values(chunk: list[int]) -> list[Record]:
+            found = await self._warm.get_by_id(chunk, now)
+            return [
+                Record(m.id, m.seq, m.value)
+                for m in found
+                if m is not None and m.tier == "warm" and m.seq == wanted[m.id]
+            ]
+
+        moved = Moved()
+
+        async def put(name: str, written: Written) -> None:
+            for start in range(0, len(written.places), STUBS):
+                part = written.places[start : start + STUBS]
+                moved.__iadd__(Moved(*await self._warm.put_stubs(name, part)))
+                if progress is not None:
+                    progress(moved.memories, len(ids))
+
+        await self._write_archive(chunks, values, put, now)
+        self.counts.demotions += moved.memories
+        return moved
+
+    async def _write_archive(
+        self,
+        chunks: Iterable[T],
+        values: Callable[[T], Awaitable[list[Record]]],
+        put: Callable[[str, Written], Awaitable[None]],
+        now: int,
+    ) -> Written | None:
+        """One archive, from its name to its stubs; None where there was nothing to write."""
+        archive = self._cold()
+        loop = asyncio.get_running_loop()
+        given_up = False
+
+        def records() -> Iterator[Record]:
+            for chunk in chunks:
+                if given_up:
+                    raise StorageError(f"The archive {name} was given up")
+                # The thread waits for the loop, which does not wait for it.
+                yield from asyncio.run_coroutine_threadsafe(_awaited(values(chunk)), loop).result()
+
+        name = new_name(now)
+        await self._warm.reserve_archive(name, now)
+        writing = asyncio.ensure_future(asyncio.to_thread(archive.write, name, records()))
+        try:
+            written = await asyncio.shield(writing)
+            if written.memories:
+                await put(name, written)
+                await self._warm.publish_archive(
+                    name, written.memories, written.bytes_raw, written.bytes_stored, self._clock.now()
+                )
+                return written
+        except BaseException:
+            given_up = True
+            await asyncio.wait({writing})
+            await asyncio.shield(self._drop(name))
+            raise
+        await self._drop(name)
+        return None
+
+    async def _drop(self, name: str) -> None:
+        """Takes an archive back that came to nothing. One that has stubs already stays, and `tidy` declares it live."""
+        if await self._warm.retire_archive(name, self._clock.now()):
+            await asyncio.to_thread(self._cold().remove, name)
+            await self._warm.forget_archive(name)
+
+    async def promote(self, ids: Sequence[int], now: int) -> Moved:
+        """See `Tiers.promote`."""
+        moved = Moved()
+        for start in range(0, len(ids), CHUNK):
+            found = await self._warm.get_by_id(ids[start : start + CHUNK], now)
+            values = [(m.id, m.seq, m.value) for m in found if m is not None and m.tier == "cold"]
+            for part in _parts(values, PROMOTED_BYTES):
+                moved += Moved(*await self._warm.take_back(part))
+        self.counts.promotions += moved.memories
+        return moved
+
+    async def compact(self, archive: str, now: int) -> Compacted:
+        """See `Tiers.compact`."""
+        cold = self._cold()
+        before = next((one.bytes_stored for one in await self._warm.archives() if one.name == archive), 0)
+        places: list[Place] = []
+        while page := await self._warm.stubs(archive, places[-1].id if places else 0, STUBS):
+            places += page
+        # As they lie: each block is read once.
+        places.sort(key=lambda one: (one.block, one.slot))
+        damaged = 0
+
+        def read(chunk: list[Place]) -> list[Record]:
+            nonlocal damaged
+            records = []
+            for one in chunk:
+                try:
+                    value = cold.read(archive, one.block, one.slot, one.id)
+                except StorageCorruptError:
+                    # It stays where it is, and `check` names it.
+                    damaged += 1
+                else:
+                    records.append(Record(one.id, one.seq, value))
+            return records
+
+        async def values(chunk: list[Place]) -> list[Record]:
+            return await asyncio.to_thread(read, chunk)
+
+        carried = 0
+
+        async def put(name: str, written: Written) -> None:
+            nonlocal carried
+            for start in range(0, len(written.places), STUBS):
+                carried += await self._warm.move_stubs(archive, name, written.places[start : start + STUBS])
+
+        chunks = [places[start : start + CHUNK] for start in range(0, len(places), CHUNK)]
+        written = await self._write_archive(chunks, values, put, now) if chunks else None
+        await self._warm.retire_archive(archive, self._clock.now())
+        self.counts.compactions += 1
+        return Compacted(carried, before, 0 if written is None else written.bytes_stored, damaged)
+
+    async def tidy(self, now: int) -> int:
+        """See `Tiers.tidy`."""
+        if self._archive is None:
+            return 0
+        archive, gone = self._archive, 0
+        for one in await self._warm.archives():
+            name = one.name
+            if one.state == "writing" and one.changed_at <= now - INTERRUPTED_MICROSECONDS:
+                if one.live:
+                    size = await asyncio.to_thread(archive.size, name)
+                    await self._warm.publish_archive(name, one.live, one.live_bytes, size, now)
+                else:
+                    await self._warm.retire_archive(name, now)
+            elif one.state == "dead" and one.changed_at <= now - LINGER_MICROSECONDS:
+                # The file first: nothing would name it any longer.
+                await asyncio.to_thread(archive.remove, name)
+                gone += await self._warm.forget_archive(name)
+        await asyncio.to_thread(archive.sweep)
+        return gone
+
+    async def uses(
+        self, scopes: tuple[str, ...], now: int, *, recursive: bool, used_before: int | None = None
+    ) -> TierUses:
+        """See `Tiers.uses`."""
+        return await self._warm.tier_uses(scopes, now, recursive=recursive, used_before=used_before)
+
+    async def warm_files(self) -> int:
+        """See `Tiers.warm_files`."""
+        return await self._warm.size() or 0
+
+    async def check_archives(self, progress: Progress | None) -> list[Problem]:
+        """See `Tiers.check_archives`."""
+        if self._archive is None:
+            return []
+        archive = self._archive
+        # Files first: one that is named meanwhile is not taken for one without a name.
+        there = set(await asyncio.to_thread(archive.names))
+        known = await self._warm.archives()
+        unknown = there - {one.name for one in known}
+        if unknown:
+            unknown &= set(await asyncio.to_thread(archive.names))
+        problems = [
+            Problem(f"archive {name}", "The database does not name it; it may be of another one")
+            for name in sorted(unknown)
+        ]
+        live = [one.name for one in known if one.state == "live"]
+        for done, name in enumerate(live, start=1):
+            try:
+                damages = await asyncio.to_thread(_damages, archive, name)
+            except ArchiveMissingError as error:
+                # It may have been compacted since.
+                if any(one.name == name and one.state == "live" for one in await self._warm.archives()):
+                    problems.append(Problem(f"archive {name}", error.detail))
+            else:
+                problems += map(_problem, damages)
+            if progress is not None:
+                progress(done, len(live))
+        return problems
+
+    def hot_state(self) -> HotState:
+        """See `Tiers.hot_state`."""
+        return replace(self._hot[0].state(), note=self._note) if self._hot else NO_HOT
+
+    def _cold(self) -> Archive:
+        if self._archive is None:
+            raise RefusedError(f"There is no cold tier: {self._cold_off}")
+        return self._archive
+
+
+async def _median(read: Callable[[], Awaitable[Any]]) -> float:
+    """Seconds that a read takes, half of the time."""
+    taken = []
+    for _ in range(SAMPLES):
+        began = time.perf_counter()
+        await read()
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken)
+
+
+async def _awaited(work: Awaitable[T]) -> T:
+    return await work
+
+
+def _problem(damage: Damage) -> Problem:
+    block = "" if damage.block is None else f", block {damage.block}"
+    return Problem(f"archive {damage.archive}{block}", damage.detail)
+
+
+def _damages(archive: Archive, name: str) -> list[Damage]:
+    return [one for one in archive.verify(name) if isinstance(one, Damage)]
+
+
+def _parts(values: list[tuple[int, int, bytes]], limit: int) -> Iterator[list[tuple[int, int, bytes]]]:
+    """The values in parts of about so many bytes."""
+    part: list[tuple[int, int, bytes]] = []
+    size = 0
+    for one in values:
+        part.append(one)
+        size += len(one[2])
+        if size >= limit:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
