@@ -34,7 +34,7 @@ Ref = tuple[str, str]
 
 _NAMESPACES = ("acme", "acme/x", "acme/x/y", "acme-corp", "b")
 _namespaces = st.sampled_from(_NAMESPACES)
-_refs = st.tuples(_namespaces, st.sampled_from(("k", "k/l", "ü %")))
+refs = st.tuples(_namespaces, st.sampled_from(("k", "k/l", "ü %")))
 _ttls = st.sampled_from((None, None, 1, SECOND, 5 * SECOND))
 
 
@@ -135,14 +135,14 @@ class StorageMachine(RuleBasedStateMachine):
 
     # ---- writing
 
-    @rule(ref=_refs, ttl=_ttls)
+    @rule(ref=refs, ttl=_ttls)
     def store_one(self, ref: Ref, ttl: int | None) -> None:
         expires_at = None if ttl is None else self.now + ttl
         word = self.new_word()
         memory = self.run(store(self.storage, ref[1], word, namespace=ref[0], now=self.now, expires_at=expires_at))
         self.written(ref, memory, word)
 
-    @rule(ref=_refs, off=st.sampled_from((0, 0, 1, -1)))
+    @rule(ref=refs, off=st.sampled_from((0, 0, 1, -1)))
     def update_the_expected_version(self, ref: Ref, off: int) -> None:
         before = self.visible(ref)
         current = 0 if before is None else before.version
@@ -158,7 +158,7 @@ class StorageMachine(RuleBasedStateMachine):
             assert outcome.created is (before is None)
             self.written(ref, outcome.memory, word)
 
-    @rule(ref=_refs)
+    @rule(ref=refs)
     def remove_one(self, ref: Ref) -> None:
         before = self.visible(ref)
         (outcome,) = self.run(apply(self.storage, removing(ref[1], namespace=ref[0]), now=self.now))
@@ -167,7 +167,7 @@ class StorageMachine(RuleBasedStateMachine):
             assert (outcome.memory.id, outcome.memory.version) == (before.id, before.version)
             del self.memories[ref]
 
-    @rule(first=_refs, second=_refs, fails=st.booleans())
+    @rule(first=refs, second=refs, fails=st.booleans())
     def store_and_remove_in_one_unit(self, first: Ref, second: Ref, fails: bool) -> None:  # noqa: FBT001 - drawn
         word = self.new_word()
         edits = [storing(first[1], word, namespace=first[0]), removing(second[1], namespace=second[0])]
@@ -181,7 +181,7 @@ class StorageMachine(RuleBasedStateMachine):
         if removed.removed:
             del self.memories[second]
 
-    @rule(old=_refs, new=_refs, off=st.sampled_from((None, 0, 1)))
+    @rule(old=refs, new=refs, off=st.sampled_from((None, 0, 1)))
     def move_one(self, old: Ref, new: Ref, off: int | None) -> None:
         before = self.visible(old)
         expected = None if off is None or before is None else before.version + off
@@ -213,7 +213,7 @@ class StorageMachine(RuleBasedStateMachine):
         del self.memories[source]
         self.take(target, memory, before.word, before.accesses)
 
-    @rule(ref=_refs, number=st.integers(1, 3))
+    @rule(ref=refs, number=st.integers(1, 3))
     def touch_one(self, ref: Ref, number: int) -> None:
         kept = self.visible(ref)
         if kept is not None:
@@ -291,7 +291,7 @@ class StorageMachine(RuleBasedStateMachine):
 
     # ---- reading
 
-    @rule(ref=_refs)
+    @rule(ref=refs)
     def get_one(self, ref: Ref) -> None:
         kept, memory = self.visible(ref), self.run(self.storage.get(*ref, self.now))
         assert (memory is None) is (kept is None)

@@ -1,5 +1,5 @@
-"""The index of SQLite against the plainest search: whatever is written, moved, forgotten or said in another language, both find
-the same memories by a word, and after each step `check` finds nothing.
+"""The index of SQLite against the plainest search: whatever is written, moved, archived, forgotten or said in another language,
+both find the same memories by a word, and after each step `check` finds nothing.
 """
 
 import asyncio
@@ -14,12 +14,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tests.storage.drafts import NOW, apply, removing, storing
 from tests.storage.parts.asked import ask
+from tests.storage.test_tiered import LAST, tiered
 from unified_memory.model.clock import SECOND, SettableClock
 from unified_memory.model.errors import UnifiedMemoryError
 from unified_memory.model.namespace import NamespaceConfig
 from unified_memory.model.session import WithMemories
 from unified_memory.storage.inmemory import InMemoryStorage
-from unified_memory.storage.sqlite import SQLiteStorage
+from unified_memory.storage.tiered import TieredStorage
 
 # Forms of the same words in some language or other.
 WORDS = (
@@ -53,7 +54,7 @@ class SearchMachine(RuleBasedStateMachine):
         self.clock = SettableClock(NOW)
         self.runner = asyncio.Runner()
         self.directory = TemporaryDirectory()
-        self.index = SQLiteStorage(Path(self.directory.name) / "memory.db")
+        self.index = tiered(Path(self.directory.name))
         self.plain = InMemoryStorage()
         self.tickets: tuple[list[int], list[int]] = ([], [])
         self.waiting = False
@@ -142,11 +143,23 @@ class SearchMachine(RuleBasedStateMachine):
         for storage in (self.index, self.plain):
             self.run(storage.expire(self.clock.now(), 100))
 
+    @rule(number=st.integers(1, 4))
+    def demote(self, number: int) -> None:
+        now = self.clock.now()
+        chosen = self.run(self.index.demotable(("",), now, recursive=True, used_before=LAST, limit=number))
+        self.run(self.index.demote(chosen, now))
+
+    @rule(number=st.integers(1, 4))
+    def promote(self, number: int) -> None:
+        now = self.clock.now()
+        ids = self.run(self.index.archived_ids(("",), now, recursive=True, after_id=0, limit=number))
+        self.run(self.index.promote(ids, now))
+
     @rule()
     def shrink(self) -> None:
         self.run(self.index.shrink())
 
-    def found(self, storage: SQLiteStorage | InMemoryStorage, query: str, scope: str) -> set[tuple[str, str]]:
+    def found(self, storage: TieredStorage | InMemoryStorage, query: str, scope: str) -> set[tuple[str, str]]:
         """What holds a word by itself, in whatever form."""
         result = self.run(ask(storage, query, scope, now=self.clock.now()))
         return {
