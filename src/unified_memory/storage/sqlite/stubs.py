@@ -80,11 +80,25 @@ def put(connection: Database, name: str, places: Sequence[Place]) -> tuple[int, 
             RETURNING memory_id, bytes""",  # noqa: S608 - fixed columns
         (number, rows),
     ).fetchall()
-    connection.execute(
-        "UPDATE memories SET value_json = '' WHERE id IN (SELECT value FROM json_each(?))",
-        (_encode([row[0] for row in taken]).decode(),),
-    )
+    _thin(connection, [row[0] for row in taken])
     return len(taken), sum(row[1] for row in taken)
+
+
+def _thin(connection: Database, ids: list[int]) -> None:
+    """Takes the values out of rows, and puts the rows together again.
+
+    An update would leave each row on its page: SQLite joins pages only when two thirds of them are empty. Rows that are removed
+    and put back fill theirs (measured: half to a fifth of the pages, for 16 µs a row).
+    """
+    connection.execute("CREATE TEMP TABLE IF NOT EXISTS thinned AS SELECT * FROM main.memories LIMIT 0")
+    chosen = (_encode(ids).decode(),)
+    connection.execute(
+        "INSERT INTO temp.thinned SELECT * FROM main.memories WHERE id IN (SELECT value FROM json_each(?))", chosen
+    )
+    connection.execute("UPDATE temp.thinned SET value_json = ''")
+    connection.execute("DELETE FROM main.memories WHERE id IN (SELECT value FROM json_each(?))", chosen)
+    connection.execute("INSERT INTO main.memories SELECT * FROM temp.thinned ORDER BY id")
+    connection.execute("DELETE FROM temp.thinned")
 
 
 def publish(connection: Database, name: str, memories: int, bytes_raw: int, bytes_stored: int, now: int) -> None:
