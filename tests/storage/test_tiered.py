@@ -7,18 +7,29 @@ from typing import Any
 import pytest
 
 from tests.storage.contract import StorageContract
-from unified_memory.model.clock import SystemClock
+from unified_memory.model.clock import Clock, SystemClock
 from unified_memory.storage.archive import Archive, Directory
 from unified_memory.storage.base import Edit, Storage
+from unified_memory.storage.redis import RedisHot
 from unified_memory.storage.sqlite import SQLiteStorage
 from unified_memory.storage.tiered import TieredStorage
 
 LAST = 2**62
+# Its methods are made of the contract, which types do not see.
+make: Callable[..., TieredStorage] = TieredStorage
 
 
-def tiered(directory: Path, kind: Callable[..., TieredStorage] = TieredStorage) -> TieredStorage:
+def tiered(directory: Path, kind: Callable[..., TieredStorage] = make) -> TieredStorage:
     archive = Archive(Directory(directory / "archive"))
     return kind(SQLiteStorage(directory / "memory.db", cold=archive), SystemClock(), archive=archive)
+
+
+def node(directory: Path, clock: Clock, redis_url: str, *, max_bytes: int = 16_000_000) -> TieredStorage:
+    """A node with all three tiers, over whatever others have on that directory and that server."""
+    archive = Archive(Directory(directory / "archive"))
+    warm = SQLiteStorage(directory / "memory.db", cold=archive, clock=clock)
+    hot = RedisHot(redis_url, warm, clock=clock, max_bytes=max_bytes, ttl=3600.0)
+    return make(warm, clock, hot=[hot], archive=archive)
 
 
 async def opened(storage: TieredStorage) -> AsyncIterator[Storage]:
