@@ -13,10 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.storage.archive.samples import Held, damages, noise, read_all, sentences, values
-from unified_memory.model.errors import AlreadyExistsError, StorageCorruptError
+from unified_memory.model.errors import AlreadyExistsError, ArchiveMissingError, StorageCorruptError
 from unified_memory.storage.archive import (
     Archive,
-    ArchiveMissingError,
     Block,
     Directory,
     Files,
