@@ -1,4 +1,4 @@
-"""The contract on several tiers: on the database with archives beside it, and where every value is archived at once."""
+"""The contract where every value is archived at once, and how tests make storages of several tiers."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -40,13 +40,6 @@ async def opened(storage: TieredStorage) -> AsyncIterator[Storage]:
     await storage.open()
     assert await storage.check(fix=False) == []
     await storage.close()
-
-
-class TestTiered(StorageContract):
-    @pytest.fixture
-    async def storage(self, tmp_path: Path) -> AsyncIterator[Storage]:
-        async for storage in opened(tiered(tmp_path)):
-            yield storage
 
 
 class Icy(TieredStorage):
