@@ -265,6 +265,11 @@ def load(environment: Mapping[str, str] | None = None, **given: Any) -> Settings
         raise InvalidInputError("port", "The port must be from 0 to 65535")
     if settings.semantic not in SEMANTIC:
         raise InvalidInputError("semantic", f"UNIFIED_MEMORY_SEMANTIC is one of {', '.join(SEMANTIC)}")
+    for name in ("hot_ttl", "tiering_interval"):
+        if not getattr(settings, name) > 0:
+            raise InvalidInputError(name, f"{name} must be greater than 0")
+    if not settings.demote_after >= 0:
+        raise InvalidInputError("demote_after", "demote_after must not be less than 0", hint="0 for never")
     if settings.hot_tier not in HOT_TIER:
         raise InvalidInputError("hot_tier", f"HOT_TIER is one of {', '.join(HOT_TIER)}")
     return settings

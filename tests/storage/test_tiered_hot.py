@@ -8,7 +8,7 @@ import pytest
 
 from tests.storage.contract import StorageContract
 from tests.storage.hot.servers import Server
-from tests.storage.test_tiered import LAST, make, node, opened
+from tests.storage.test_tiered import make, node, opened
 from unified_memory.model.clock import SystemClock
 from unified_memory.storage.archive import Archive, Directory
 from unified_memory.storage.base import Storage

@@ -222,6 +222,10 @@ class Tiering:
             self._tiers.cold_off,
         )
 
+    async def database_bytes(self) -> int | None:
+        """Bytes of the warm tier's files, None where the storage has none."""
+        return await self._storage.size() if self._tiers is None else await self._tiers.warm_files()
+
     def hot_trouble(self) -> str | None:
         """Why hot copies are not used although they should be."""
         return None if self._tiers is None else self._tiers.hot_state().trouble

@@ -71,7 +71,7 @@ class Upkeep:
                 yield Removed({}, purged)
         while await self._storage.refresh_index(CLEANUP_CHUNK):
             pass
-        size = await self._storage.size()
+        size = await self._tiering.database_bytes()
         if size is not None and await self.lease("forget", secrets.token_hex(8), size / FORGET_BYTES_PER_SECOND):
             await self._storage.forget()
         else:

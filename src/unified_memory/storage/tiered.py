@@ -115,6 +115,8 @@ class TieredStorage(Forwarding, Tiers):
         for hot in self._hot:
             await hot.close()
         await self._warm.close()
+        if self._archive is not None:
+            await asyncio.to_thread(self._archive.close)
 
     async def size(self) -> int | None:
         """See `Storage.size`."""

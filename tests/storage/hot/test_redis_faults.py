@@ -262,6 +262,23 @@ async def test_writes_that_fail_together_share_one_mute(bench: Bench, server: Se
     assert bench.keeper.muted == 1
 
 
+async def test_a_node_stays_mute_until_nobody_trusts_the_era_any_more(
+    bench: Bench, server: Server, proxy: Proxy
+) -> None:
+    cut, whole = await bench.node(proxy.url), await bench.node(server.url)
+    whole.rows.put()
+    await whole.read()
+    proxy.cut()
+    proxy.refuses = True
+    await whole.hot.open()
+    writing = asyncio.create_task(cut.begin())
+    await until(lambda: bench.keeper.muted == 1)
+    proxy.refuses = False
+    await until(lambda: not bench.keeper.mutes)
+    assert await whole.hot.look("n", "k", whole.clock.now()) is None
+    await writing
+
+
 async def test_a_mute_is_renewed_while_there_are_writes_and_runs_out_without(bench: Bench, server: Server) -> None:
     a = await bench.node(server.url)
     await server.kill()
