@@ -64,10 +64,12 @@ def make_storage(settings: Settings, clock: Clock, *, copies: bool = True) -> Ti
         clock=clock,
         cold=archive,
     )
+    hot, others = make_hot(settings, warm, clock, copies=copies)
     return TieredStorage(  # type: ignore[abstract]  # its methods are made of the contract, see `storage/forwarding.py`
         warm,
         clock,
-        hot=make_hot(settings, warm, clock, copies=copies),
+        hot=hot,
+        others=others,
         auto=copies and settings.hot_tier == "auto",
         archive=archive,
         cold_off="UNIFIED_MEMORY_ARCHIVE is off",
@@ -82,22 +84,18 @@ def make_archive(settings: Settings) -> Archive | None:
     return Archive(Bucket(place) if place.startswith("s3://") else Directory(Path(place).expanduser()))
 
 
-def make_hot(settings: Settings, warm: SQLiteStorage, clock: Clock, *, copies: bool) -> list[Hot]:
-    """Who gives hot copies, and who else is told of writes. Raises InvalidInputError where REDIS_URL is none."""
+def make_hot(settings: Settings, warm: SQLiteStorage, clock: Clock, *, copies: bool) -> tuple[Hot | None, Hot | None]:
+    """Who gives hot copies, and who tells of writes those that have others. Raises InvalidInputError where REDIS_URL is none."""
     reads = copies and settings.hot_tier != "off"
-    if settings.redis_url.value:
+    url, size = settings.redis_url.value, settings.hot_max_bytes
+    if url:
         from unified_memory.storage.redis import RedisHot  # noqa: PLC0415 - 60 ms of the start, and only where it is used
 
-        size = REDIS_BYTES if settings.hot_max_bytes is None else settings.hot_max_bytes
-        return [
-            RedisHot(settings.redis_url.value, warm, clock=clock, max_bytes=size, ttl=settings.hot_ttl, reads=reads)
-        ]
+        size = REDIS_BYTES if size is None else size
+        return RedisHot(url, warm, clock=clock, max_bytes=size, ttl=settings.hot_ttl, reads=reads), None
+    size = PROCESS_BYTES if size is None else size
     # Others may use Redis on the same database.
-    untold = Untold(warm, clock)
-    if not reads:
-        return [untold]
-    size = PROCESS_BYTES if settings.hot_max_bytes is None else settings.hot_max_bytes
-    return [ProcessHot(warm, max_bytes=size, ttl=settings.hot_ttl), untold]
+    return ProcessHot(warm, max_bytes=size, ttl=settings.hot_ttl) if reads else None, Untold(warm, clock)
 
 
 def find_embedder(settings: Settings) -> "Callable[[], Embedder] | None":

@@ -299,6 +299,16 @@ def test_namespaces(good: Run) -> None:
     assert good("namespaces", "delete", "acme/web", "--recursive", "--json").answer["deleted"]
 
 
+def test_a_namespace_says_when_its_values_are_archived(good: Run, run: Run) -> None:
+    assert good("namespaces", "create", "n", "--demote-after", "30d", "--json").answer["config"] == {
+        "demote_after": 30 * 86_400
+    }
+    assert "demote_after  " in good("namespaces", "get", "n").out
+    told = good("namespaces", "configure", "n", "--demote-after", "none", "--json").answer
+    assert told["config"] == {"demote_after": None}
+    assert run("namespaces", "configure", "n", "--demote-after", "soon").status == 2
+
+
 def test_sessions(good: Run) -> None:
     made = good(
         "sessions", "create", "s", "--ttl", "1h", "--cluster", "c", "--metadata", '{"agent": "x"}', "--json"
@@ -312,6 +322,84 @@ def test_sessions(good: Run) -> None:
     assert good("sessions", "list", "--cluster", "c", "--json").answer["sessions"][0]["id"] == "s"
     assert good("sessions", "end", "s", "--memories", "delete").out == "Ended session s: 1 memory deleted\n"
     assert good("sessions", "end", "s", "--json").answer["session"]["state"] == "ended"
+
+
+# ---- tiers
+def test_a_namespace_goes_into_archives_and_comes_back(good: Run) -> None:
+    good("store", "k", "1", "-n", "acme")
+    good("store", "l", '"two"', "-n", "acme/web")
+    assert good("tiers", "archive", "acme", "--dry-run").out == "Would archive 2 memories of 6 B\n"
+    assert rows(good("tiers").out) == {"hot": "0 0 B", "warm": "2 6 B", "cold": "0 0 B"}
+    assert good("tiers", "archive", "acme", "--no-recursive").out == "Archived 1 memory of 1 B\n"
+    told = good("tiers").out
+    assert rows(told) == {"hot": "0 0 B", "warm": "1 5 B", "cold": "1 1 B"}
+    assert "archives  1 (" in told
+    assert "1 value read from archives" in good("query", '{"value": {"gt": 0}}', "--group-by", "key").out
+    assert good("tiers", "archive", "acme", "--json").answer == {
+        "namespace": "acme",
+        "recursive": True,
+        "dry_run": False,
+        "memories": 1,
+        "bytes": 5,
+    }
+    assert good("tiers", "recall", "acme", "--dry-run").out == "Would bring back 2 memories of 6 B\n"
+    assert good("tiers", "recall", "acme", "--recursive").out == "Brought back 2 memories of 6 B\n"
+    assert good("tiers", "pass").out.startswith("Archived 0 memories of 0 B, compacted 2 archives from ")
+    assert good("tiers", "pass", "--json").answer["compacted"] == 0
+    assert good("tiers", "--json").answer["warm"] == {"memories": 2, "bytes": 6}
+
+
+def rows(told: str) -> dict[str, str]:
+    """The rows of the table by tier."""
+    return {line.split()[0]: " ".join(line.split()[1:]) for line in told.splitlines() if line[:4] in TIERS}
+
+
+TIERS = {"hot ", "warm", "cold"}
+
+
+def test_all_that_is_worth_telling_of_the_tiers_is_told() -> None:
+    hot = {
+        "kind": "redis",
+        "trusted": False,
+        "trouble": "Redis does not answer",
+        "note": "a note",
+        "hit_ratio": "0.934",
+    }
+    answer = {
+        "hot": {**hot, "memories": None, "bytes": None},
+        "warm": {"memories": 1, "bytes": 1},
+        "cold": {"memories": 2, "bytes": 2048, "archives": 0, "archive_bytes": 0, "off": "it is off"},
+        "promotions": 3,
+        "demotions": 0,
+        "compactions": 1,
+    }
+    table, facts = views.tiers(answer)
+    assert isinstance(table, views.Table)
+    assert table.rows == [("hot", "?", "?"), ("warm", "1", "1 B"), ("cold", "2", "2.0 KiB")]
+    assert isinstance(facts, views.Facts)
+    assert facts.pairs == [
+        ("hot copies", "redis, not read, 93% hits"),
+        ("hot trouble", "Redis does not answer"),
+        ("note", "a note"),
+        ("no archives", "it is off"),
+        ("since its start", "3 promotions, 1 compaction"),
+    ]
+
+
+def test_where_nothing_can_be_archived_a_command_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("store", "k", "1", "-n", "acme")
+    monkeypatch.setenv("UNIFIED_MEMORY_ARCHIVE", "off")
+    refused = Ran(5, "", "error: There is no cold tier: UNIFIED_MEMORY_ARCHIVE is off\n")
+    assert run("tiers", "archive", "acme") == refused
+    assert run("tiers", "archive", "acme", "--dry-run") == refused
+    assert run("tiers", "pass") == refused
+    assert "no archives" in run("tiers").out
+    assert run("tiers", "recall", "nothing") == Ran(3, "", "error: Namespace not found\n")
+
+
+def test_options_that_stand_before_the_command_of_a_group_are_refused() -> None:
+    ran = run_command("tiers", "--url", "http://127.0.0.1:1", "archive", "acme")
+    assert ran == Ran(2, "", "error: Options stand behind the command: tiers archive …\n")
 
 
 # ---- the service
@@ -392,7 +480,7 @@ def test_check_ends_with_0_only_when_all_is_right(good: Run, run: Run, data_dir:
 
 # ---- failures
 @pytest.mark.parametrize(
-    "command", [["retrieve", "k"], ["list"], ["search", "x"], ["stats"], ["check"], ["health"], ["cleanup"]]
+    "command", [["retrieve", "k"], ["list"], ["search", "x"], ["stats"], ["check"], ["health"], ["cleanup"], ["tiers"]]
 )
 def test_a_data_directory_that_is_not_there_is_no_empty_one(run: Run, data_dir: Path, command: list[str]) -> None:
     ran = run(*command)

@@ -21,10 +21,11 @@ def commands(
     group: TyperGroup, path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], list[TyperOption | TyperArgument]]]:
     for name, command in group.commands.items():
+        # Of groups those that answer by themselves; `mcp` serves.
+        if not isinstance(command, TyperGroup) or (command.invoke_without_command and name != "mcp"):
+            yield (*path, name), [p for p in command.params if isinstance(p, TyperOption | TyperArgument)]
         if isinstance(command, TyperGroup):
             yield from commands(command, (*path, name))
-        else:
-            yield (*path, name), [p for p in command.params if isinstance(p, TyperOption | TyperArgument)]
 
 
 ROOT_GROUP = get_command(app)
@@ -66,6 +67,10 @@ def test_the_commands_are_these() -> None:
         "jobs list",
         "jobs get",
         "jobs cancel",
+        "tiers",
+        "tiers archive",
+        "tiers recall",
+        "tiers pass",
     ]
 
 

@@ -52,6 +52,19 @@ def test_a_service_and_its_directory_give_the_same_answer(url: str, data_dir: Pa
             assert asked == run_command(*command, *more, "--data-dir", str(data_dir))
 
 
+def test_a_service_moves_what_its_directory_shows(url: str, data_dir: Path) -> None:
+    run_command("store", "k", '"value"', "-n", "moved", "--url", url)
+    dry = ["tiers", "archive", "moved", "--dry-run", "--json"]
+    assert run_command(*dry, "--url", url) == run_command(*dry, "--data-dir", str(data_dir))
+    assert run_command("tiers", "archive", "moved", "--url", url).out == "Archived 1 memory of 7 B\n"
+    told = [run_command("tiers", "--json", *where).answer for where in (["--url", url], ["--data-dir", str(data_dir)])]
+    for name in ("warm", "cold", "archives"):
+        assert told[0][name] == told[1][name]
+    assert told[0]["demotions"] == 1
+    assert run_command("tiers", "recall", "moved", "--data-dir", str(data_dir)).out == "Brought back 1 memory of 7 B\n"
+    assert run_command("tiers", "recall", "moved", "--url", url).out == "Brought back 0 memories of 0 B\n"
+
+
 def test_the_terminal_example_of_the_readme_runs(url: str) -> None:
     page = (ROOT / "README.md").read_text(encoding="utf-8")
     block = page.split("From a terminal", 1)[1].split("```bash\n", 1)[1].split("```")[0]

@@ -376,6 +376,36 @@ def test_sessions_are_managed(client: SyncUnifiedMemoryClient, namespace: str) -
         client.sessions.get("nothing", namespace=namespace)
 
 
+def test_values_are_archived_and_brought_back(client: SyncUnifiedMemoryClient, namespace: str) -> None:
+    below = f"{namespace}/below"
+    client.store("k", "value", namespace)
+    client.store("k", "another value", below)
+    moved = {"namespace": namespace, "recursive": True, "dry_run": False, "memories": 2, "bytes": 22}
+    before = client.tiers()
+    assert client.archive(namespace, dry_run=True) == {**moved, "dry_run": True}
+    assert client.archive(namespace) == moved
+    assert [one["tier"] for one in client.list(namespace=namespace)["memories"]] == ["cold", "cold"]
+    now = client.tiers()
+    assert now["cold"]["memories"] == before["cold"]["memories"] + 2
+    assert now["demotions"] == before["demotions"] + 2
+    assert client.query({"value": "value"}, namespace=namespace).get("cold_read")
+    assert client.recall_archived(namespace, recursive=False, dry_run=True).get("memories") == 1
+    assert client.recall_archived(namespace, recursive=False).get("memories") == 1
+    assert [one["tier"] for one in client.list(namespace=namespace)["memories"]] == ["warm", "cold"]
+    assert client.recall_archived(below, wait=60).get("memories") == 1
+    client.tier_pass()
+    assert client.tiers()["cold"]["memories"] == before["cold"]["memories"]
+    with pytest.raises(errors.NamespaceNotFoundError):
+        client.archive("nothing")
+
+
+def test_a_namespace_says_when_its_values_are_archived(client: SyncUnifiedMemoryClient, namespace: str) -> None:
+    assert client.namespaces.create(namespace, demote_after=3600)["config"] == {"demote_after": 3600}
+    assert client.namespaces.get(namespace)["effective"].get("demote_after") == 3600
+    assert client.namespaces.configure(namespace, demote_after=None)["config"] == {"demote_after": None}
+    assert client.namespaces.configure(namespace)["config"] == {}
+
+
 def test_the_service_tells_of_itself(client: SyncUnifiedMemoryClient) -> None:
     assert client.health()["status"] == "ok"
     assert client.stats()["memories"] >= 0

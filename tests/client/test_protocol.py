@@ -142,6 +142,18 @@ def test_an_idempotency_key_that_is_no_header_is_refused(key: str) -> None:
     assert told.value.field == "idempotency_key"
 
 
+def test_archiving_says_only_what_was_given() -> None:
+    call = protocol.archive("acme/web")
+    assert (call.method, call.target) == ("POST", "/api/v1/memory/archive")
+    assert body_of(call) == {"namespace": "acme/web"}
+    call = protocol.recall_archived("acme/web", recursive=False, dry_run=True, wait=30)
+    assert (call.target, call.wait) == ("/api/v1/memory/archive/recall?wait=30", 30)
+    assert body_of(call) == {"namespace": "acme/web", "recursive": False, "dry_run": True}
+    passing = protocol.tier_pass(wait=0)
+    assert (passing.method, passing.target, passing.content) == ("POST", "/api/v1/memory/archive/pass?wait=0", b"")
+    assert protocol.tiers().target == "/api/v1/memory/tiers"
+
+
 def test_moving_names_both_ends() -> None:
     assert body_of(protocol.move("a", "b", to_namespace="n")) == {
         "from": {"namespace": "default", "key": "a"},
@@ -284,6 +296,7 @@ def every_error() -> list[errors.UnifiedMemoryError]:
         errors.StorageError("It broke"),
         errors.StorageFullError(),
         errors.StorageBusyError("Busy", retry_after=7),
+        errors.ArchiveMissingError("20260102T030405Z-7f3a90c1d2e4b586.zar"),
         errors.StorageCorruptError("Damaged"),
         errors.SchemaTooNewError(3, 2),
         errors.UnsuitableDirectoryError("A network file system", directory="d"),

@@ -1,7 +1,7 @@
 """Redis is killed and started again, empty or with old data, under the load of 32 clients of two services on one directory.
 
-No error reaches a client, and whoever reads sees at least what was acknowledged before the read began. Each value is a number that
-only grows, so one look at it says whether it is stale.
+No error reaches a client, and whoever reads sees at least what was acknowledged before the read began. Each value is a number
+that only grows, so one look at it says whether it is stale.
 """
 
 import asyncio
@@ -76,7 +76,7 @@ async def client(number: int, ports: list[int], seen: Seen, over: asyncio.Event)
                 seen.sent[key] += 1
                 value = seen.sent[key]
                 reply = await through.ask("POST", "/store", {"key": key, "value": {"n": value}})
-                if reply.status == 200 or reply.status == 201:
+                if reply.status in {200, 201}:
                     seen.acknowledged[key] = max(seen.acknowledged[key], value)
                     seen.writes += 1
                 else:

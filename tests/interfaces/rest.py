@@ -41,13 +41,17 @@ ROUTES: dict[str, tuple[str, str, str | None, tuple[str, ...]]] = {
     "sessions.end": ("DELETE", "/sessions/", "session_id", (*_SCOPED, "memories")),
     "stats": ("GET", "/stats", None, _SCOPED),
     "cleanup": ("POST", "/cleanup", None, ("wait",)),
+    "tiers": ("GET", "/tiers", None, ()),
+    "archive": ("POST", "/archive", None, ("wait",)),
+    "recall_archived": ("POST", "/archive/recall", None, ("wait",)),
+    "tier_pass": ("POST", "/archive/pass", None, ("wait",)),
     "job": ("GET", "/jobs/", "job_id", ()),
     "cancel_job": ("DELETE", "/jobs/", "job_id", ()),
     "read_only": ("GET", "/mode", None, ()),
     "set_read_only": ("PUT", "/mode", None, ()),
     "health": ("GET", "/health", None, ()),
 }
-_CONFIG = ("default_ttl", "max_memories", "max_bytes", "language", "description")
+_CONFIG = ("default_ttl", "max_memories", "max_bytes", "demote_after", "language", "description")
 _CHANGES = ("ttl", "expires_at", "metadata", "add_tags", "remove_tags")
 
 
@@ -75,7 +79,9 @@ class RestInterface:
         query = {name: _text(told.pop(name)) for name in asked if name in told}
         if query:
             path += "?" + urlencode(query)
-        content = None if method in {"GET", "DELETE"} or operation == "cleanup" else _body(operation, told)
+        content = (
+            None if method in {"GET", "DELETE"} or operation in {"cleanup", "tier_pass"} else _body(operation, told)
+        )
         answer = await self._http.request(method, self._prefix + path, headers=headers, content=content)
         found = json.loads(answer.content)
         if answer.status_code >= httpx2.codes.BAD_REQUEST and operation != "health":

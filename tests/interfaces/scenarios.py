@@ -237,6 +237,20 @@ SCENARIOS: tuple[Scenario, ...] = (
         ),
     ),
     Scenario(
+        # What moves is told in tests/rest/test_tiers.py; this storage has one tier.
+        "one tier",
+        (
+            does("store", key="k", value="word"),
+            does("tiers", {"warm": {"memories": 1, "bytes": 6}, "promotions": 0, "archives": []}),
+            fails("archive", "refused", namespace="default"),
+            fails("archive", "refused", namespace="default", dry_run=True),
+            fails("recall_archived", "refused", namespace="default"),
+            fails("tier_pass", "refused"),
+            fails("archive", "invalid_input", "namespace", namespace="a//b"),
+            does("retrieve", {"value": "word", "tier": "warm"}, key="k"),
+        ),
+    ),
+    Scenario(
         "batches",
         (
             does(

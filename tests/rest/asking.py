@@ -1,7 +1,7 @@
 """A REST service in process, and a client that asks it."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -9,14 +9,18 @@ from urllib.parse import quote
 import httpx2
 
 from tests.rest.conforming import assert_conforms
-from unified_memory.model.clock import SettableClock
+from unified_memory.model.clock import Clock, SettableClock
 from unified_memory.rest import RestApplication
 from unified_memory.rest.routes import PREFIXES
 from unified_memory.service.drafting import Limits
 from unified_memory.service.service import Service, assemble
+from unified_memory.storage.archive import Archive, Directory
 from unified_memory.storage.base import Storage
+from unified_memory.storage.hot import Hot
 from unified_memory.storage.inmemory import InMemoryStorage
 from unified_memory.storage.sqlite import SQLiteStorage
+from unified_memory.storage.tiered import TieredStorage
+from unified_memory.storage.tiers import Tiers
 
 PREFIX = PREFIXES[0]
 MAX_BODY = 1024 * 1024
@@ -55,6 +59,11 @@ class Rest:
         """Stores; the record."""
         return await self.ok("POST", "/store", {"key": key, "value": value, "namespace": namespace, **more})
 
+    @property
+    def has_one_tier(self) -> bool:
+        """Whether there is nothing to move memories to."""
+        return not isinstance(self.service.storage, Tiers)
+
     async def keys(self, method: str, path: str, body: Any = None) -> list[str]:
         """The keys that a listing or a search names."""
         told = await self.ok(method, path, body)
@@ -69,7 +78,23 @@ def escaped(name: str) -> str:
 def make_storage(backend: str, directory: Path, clock: SettableClock) -> Storage:
     if backend == "inmemory":
         return InMemoryStorage()
+    if backend == "tiered":
+        tiered: Storage = make_tiered(directory, clock)
+        return tiered
     return SQLiteStorage(directory / "memory.db", clock=clock)
+
+
+def make_tiered(
+    directory: Path,
+    clock: Clock,
+    hot: Callable[[SQLiteStorage], Hot] | None = None,
+    *,
+    kind: Callable[..., Any] = TieredStorage,
+) -> Any:
+    """The database with archives beside it, and perhaps hot copies before it."""
+    archive = Archive(Directory(directory / "archive"))
+    warm = SQLiteStorage(directory / "memory.db", clock=clock, cold=archive)
+    return kind(warm, clock, hot=None if hot is None else hot(warm), archive=archive)
 
 
 @contextlib.asynccontextmanager

@@ -1,16 +1,17 @@
-"""A storage in memory that fails when it is told to, as a full or busy disk would."""
+"""Storages that fail when they are told to, as a full or busy disk would."""
 
 from typing import Any
 
 from unified_memory.model import errors
 from unified_memory.storage.base import Storage
 from unified_memory.storage.inmemory import InMemoryStorage
+from unified_memory.storage.tiered import TieredStorage
 
-_FAILING = Storage.__abstractmethods__ - {"open", "close"}
+_FAILING = Storage.__abstractmethods__ - {"open", "close"} | {"archives", "uses"}
 
 
-class FailingStorage(InMemoryStorage):
-    """Every method raises `failure` while there is one."""
+class Failing:
+    """Every method of the storage raises `failure` while there is one."""
 
     failure: Exception | None = None
 
@@ -24,6 +25,14 @@ class FailingStorage(InMemoryStorage):
         return super().__getattribute__(name)
 
 
+class FailingStorage(Failing, InMemoryStorage):
+    """One tier."""
+
+
+class FailingTiers(Failing, TieredStorage):
+    """Several tiers."""
+
+
 def storage_failures() -> dict[str, Exception]:
     """What can befall a storage, by the code that the caller is told."""
     told = [
@@ -31,5 +40,6 @@ def storage_failures() -> dict[str, Exception]:
         errors.StorageFullError(),
         errors.StorageBusyError("Too much is waiting", retry_after=7),
         errors.StorageCorruptError("A page is damaged"),
+        errors.ArchiveMissingError("20260102T030405Z-7f3a90c1d2e4b586.zar"),
     ]
     return {**{error.code: error for error in told}, "internal_error": RuntimeError("a fault of ours")}

@@ -8,9 +8,9 @@ import pytest
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from tests.rest.asking import LIMITS, MAX_BODY, Rest, make_storage, refused, serving
+from tests.rest.asking import LIMITS, MAX_BODY, Rest, make_storage, make_tiered, refused, serving
 from tests.rest.examples import ask_example, filled, some_job, tell_story
-from tests.rest.failing import FailingStorage, storage_failures
+from tests.rest.failing import FailingStorage, FailingTiers, storage_failures
 from unified_memory.model.clock import SettableClock, from_rfc3339
 from unified_memory.rest.examples import AT, EXAMPLES, Example
 from unified_memory.rest.openapi import Cause, causes
@@ -87,9 +87,15 @@ async def without_the_extra(rest: Rest, route: Route, example: Example) -> httpx
     return await ask_example(rest, route, replace(example, body={**example.body, "mode": "semantic"}))
 
 
+async def with_one_tier(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    await tell_story(rest)
+    return await ask_example(rest, route, example)
+
+
 EVERYWHERE: dict[tuple[int, str], Provoke] = {
     (400, "malformed_input"): broken_body,
     (403, "read_only"): while_read_only,
+    (403, "refused"): with_one_tier,
     (404, "memory_not_found"): nothing_there,
     (404, "namespace_not_found"): nothing_there,
     (404, "session_not_found"): nothing_there,
@@ -211,9 +217,12 @@ async def test_every_promised_error_comes_with_its_status_and_code(
     ("route", "cause"),
     [pytest.param(r, c, id=label) for (r, c), label in zip(PROMISES, LABELS, strict=True) if c.code in FAILURES],
 )
-async def test_a_failure_of_the_storage_is_never_an_empty_answer(route: Route, cause: Cause) -> None:
-    storage = FailingStorage()
-    async with serving(storage, SettableClock(from_rfc3339(AT))) as rest:
+async def test_a_failure_of_the_storage_is_never_an_empty_answer(route: Route, cause: Cause, directory: Path) -> None:
+    clock = SettableClock(from_rfc3339(AT))
+    storage: FailingStorage | FailingTiers = (
+        make_tiered(directory, clock, kind=FailingTiers) if route.tag == "Tiers" else FailingStorage()
+    )
+    async with serving(storage, clock) as rest:
         await tell_story(rest)
         storage.failure = FAILURES[cause.code]
         try:

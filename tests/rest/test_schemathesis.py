@@ -19,14 +19,13 @@ import schemathesis
 import uvicorn
 from schemathesis.config import SchemathesisConfig
 
-from tests.rest.asking import LIMITS, MAX_BODY, PREFIX
+from tests.rest.asking import LIMITS, MAX_BODY, PREFIX, make_tiered
 from tests.rest.conftest import MEMORY
 from unified_memory.model.clock import SystemClock
 from unified_memory.rest import RestApplication
 from unified_memory.rest.examples import STORY
 from unified_memory.rest.openapi import document
 from unified_memory.service.service import assemble
-from unified_memory.storage.sqlite import SQLiteStorage
 
 BOUND = 20.0
 # What the parser of HTTP takes, our own address left out; what is longer is refused before it comes to us.
@@ -90,12 +89,11 @@ def listener() -> socket.socket:
 
 @contextlib.contextmanager
 def running() -> Iterator[str]:
-    """A real server over SQLite on a free port; its URL."""
+    """A real server over SQLite with archives on a free port; its URL."""
     place = MEMORY if MEMORY.is_dir() else None
     with tempfile.TemporaryDirectory(prefix="unified-memory-test-", dir=place) as directory, listener() as listening:
         clock = SystemClock()
-        storage = SQLiteStorage(Path(directory) / "memory.db", clock=clock)
-        service = assemble(storage, clock, LIMITS)
+        service = assemble(make_tiered(Path(directory), clock), clock, LIMITS)
         application = RestApplication(service, max_body=MAX_BODY)
         server = uvicorn.Server(
             uvicorn.Config(application, log_config=None, access_log=False, lifespan="off", ws="none")

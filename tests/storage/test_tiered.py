@@ -29,7 +29,7 @@ def node(directory: Path, clock: Clock, redis_url: str, *, max_bytes: int = 16_0
     archive = Archive(Directory(directory / "archive"))
     warm = SQLiteStorage(directory / "memory.db", cold=archive, clock=clock)
     hot = RedisHot(redis_url, warm, clock=clock, max_bytes=max_bytes, ttl=3600.0)
-    return make(warm, clock, hot=[hot], archive=archive)
+    return make(warm, clock, hot=hot, archive=archive)
 
 
 async def opened(storage: TieredStorage) -> AsyncIterator[Storage]:

@@ -40,6 +40,6 @@ class TestWithCopiesInTheProcess(StorageContract):
         clock = SystemClock()
         archive = Archive(Directory(tmp_path / "archive"))
         warm = SQLiteStorage(tmp_path / "memory.db", cold=archive, clock=clock)
-        hot = [ProcessHot(warm, max_bytes=1_000_000, ttl=3600.0), Untold(warm, clock)]
-        async for storage in opened(make(warm, clock, hot=hot, archive=archive)):
+        hot = ProcessHot(warm, max_bytes=1_000_000, ttl=3600.0)
+        async for storage in opened(make(warm, clock, hot=hot, others=Untold(warm, clock), archive=archive)):
             yield storage

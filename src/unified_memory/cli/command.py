@@ -56,6 +56,13 @@ Url = Annotated[
 ]
 DataDir = Annotated[Path | None, typer.Option(metavar="PATH", help="Work on this data directory (default: as serve).")]
 
+_KIND = inspect.Parameter.KEYWORD_ONLY
+_SHARED = [
+    inspect.Parameter("url", _KIND, default=None, annotation=Url),
+    inspect.Parameter("data_dir", _KIND, default=None, annotation=DataDir),
+    inspect.Parameter("json", _KIND, default=False, annotation=Json),
+]
+
 
 class Job(Struct):
     """What is needed of a job."""
@@ -229,12 +236,7 @@ def command(group: typer.Typer, name: str, *, remote: bool = True, panel: str | 
 
     `remote`: whether it can ask a running service. `panel`: where it stands in the help.
     """
-    kind = inspect.Parameter.KEYWORD_ONLY
-    shared = [
-        inspect.Parameter("url", kind, default=None, annotation=Url),
-        inspect.Parameter("data_dir", kind, default=None, annotation=DataDir),
-        inspect.Parameter("json", kind, default=False, annotation=Json),
-    ][0 if remote else 1 :]
+    shared = _SHARED[0 if remote else 1 :]
 
     def made(run: Run) -> Run:
         own = list(inspect.signature(run, eval_str=True).parameters.values())[1:]
@@ -245,8 +247,32 @@ def command(group: typer.Typer, name: str, *, remote: bool = True, panel: str | 
                 run(target, **given)
 
         entry.__doc__ = run.__doc__
-        entry.__dict__["__signature__"] = inspect.Signature([*(p.replace(kind=kind) for p in own), *shared])
+        entry.__dict__["__signature__"] = inspect.Signature([*(p.replace(kind=_KIND) for p in own), *shared])
         group.command(name, rich_help_panel=panel)(entry)
+        return run
+
+    return made
+
+
+def alone(group: typer.Typer) -> Callable[[Callable[[Target], None]], Callable[[Target], None]]:
+    """Makes a function what a group of commands does where none of them is named."""
+
+    def made(run: Callable[[Target], None]) -> Callable[[Target], None]:
+        def entry(context: typer.Context, **given: Any) -> None:
+            with errors_told():
+                if context.invoked_subcommand is None:
+                    run(Target(**given))
+                elif any(given.values()):
+                    # They would be the target of nothing.
+                    raise InvalidInputError(
+                        "options",
+                        f"Options stand behind the command: {context.info_name} {context.invoked_subcommand} …",
+                    )
+
+        entry.__doc__ = run.__doc__
+        first = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+        entry.__dict__["__signature__"] = inspect.Signature([first, *_SHARED])
+        group.callback(invoke_without_command=True)(entry)
         return run
 
     return made

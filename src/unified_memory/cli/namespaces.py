@@ -19,6 +19,9 @@ DefaultTtl = Annotated[
 ]
 MaxMemories = Annotated[str | None, typer.Option(metavar="N", help="At most so many memories, all below included.")]
 MaxBytes = Annotated[str | None, typer.Option(metavar="N", help="At most so many bytes of values, all below included.")]
+DemoteAfter = Annotated[
+    str | None, typer.Option(metavar="DURATION", help="Values not used for so long are archived; none: never.")
+]
 Language = Annotated[
     str | None,
     typer.Option(metavar="LANGUAGE", help="How search compares words: english, german, …; none: as they are."),
@@ -55,6 +58,7 @@ def create(
     default_ttl: DefaultTtl = None,
     max_memories: MaxMemories = None,
     max_bytes: MaxBytes = None,
+    demote_after: DemoteAfter = None,
     language: Language = None,
     description: Description = None,
 ) -> None:
@@ -66,6 +70,7 @@ def create(
         default_ttl=read_seconds(default_ttl, "--default-ttl"),
         max_memories=read_count(max_memories, "--max-memories"),
         max_bytes=read_count(max_bytes, "--max-bytes"),
+        demote_after=read_seconds(demote_after, "--demote-after"),
         # `none` is a language here.
         language=UNSET if language is None else language,
         description=or_none(description),
@@ -80,6 +85,7 @@ def configure(
     default_ttl: DefaultTtl = None,
     max_memories: MaxMemories = None,
     max_bytes: MaxBytes = None,
+    demote_after: DemoteAfter = None,
     language: Language = None,
     description: Description = None,
 ) -> None:
@@ -91,6 +97,7 @@ def configure(
         default_ttl=read_seconds(default_ttl, "--default-ttl"),
         max_memories=read_count(max_memories, "--max-memories"),
         max_bytes=read_count(max_bytes, "--max-bytes"),
+        demote_after=read_seconds(demote_after, "--demote-after"),
         # `none` is a language here.
         language=UNSET if language is None else language,
         description=or_none(description),

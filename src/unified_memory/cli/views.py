@@ -234,6 +234,8 @@ def queried(answer: Any) -> list[View]:
         shown.append(Table(("value", "count"), rows))
     if "count" in answer:
         shown.append(f"{answer['count']} in all")
+    if "cold_read" in answer:
+        shown.append(f"{many(answer['cold_read'], 'value', 'values')} read from archives")
     return shown or [Table((), [])]
 
 
@@ -323,6 +325,56 @@ def session_ended(answer: Any) -> str:
     """That a session was ended."""
     done = {"delete": "deleted", "expire": "expired"}.get(answer["memories"])
     return f"Ended session {answer['session']['id']}" + (f": {many(answer['affected'])} {done}" if done else "")
+
+
+# ---- tiers
+_MOVES = ("promotions", "demotions", "compactions")
+
+
+def tiers(answer: Any) -> list[View]:
+    """What lies in which tier, and below it what is worth telling of each."""
+    hot, cold = answer["hot"], answer["cold"]
+    rows = [
+        (name, text_of(one["memories"]) or "?", "?" if one["bytes"] is None else size(one["bytes"]))
+        for name, one in (("hot", hot), ("warm", answer["warm"]), ("cold", cold))
+    ]
+    read = "read" if hot["trusted"] else "not read"
+    hits = "" if hot["hit_ratio"] is None else f", {float(text_of(hot['hit_ratio'])):.0%} hits"
+    pairs = [
+        ("hot copies", "" if hot["kind"] == "none" else f"{hot['kind']}, {read}{hits}"),
+        ("hot trouble", hot["trouble"] or ""),
+        ("note", hot["note"] or ""),
+        ("archives", f"{cold['archives']} ({size(cold['archive_bytes'])})" if cold["archives"] else ""),
+        ("no archives", cold["off"] or ""),
+        ("since its start", ", ".join(many(answer[name], name[:-1], name) for name in _MOVES if answer[name])),
+    ]
+    facts = [(name, text) for name, text in pairs if text]
+    return [Table(("tier", "memories", "bytes"), rows), *([Facts(facts)] if facts else [])]
+
+
+def archived(answer: Any) -> str:
+    """What went into archives, or would go."""
+    return _moved(answer, "archive", "Archived")
+
+
+def recalled(answer: Any) -> str:
+    """What came back from archives, or would come."""
+    return _moved(answer, "bring back", "Brought back")
+
+
+def _moved(answer: Any, would: str, did: str) -> str:
+    told = f"{many(answer['memories'])} of {size(answer['bytes'])}"
+    return f"Would {would} {told}" if answer["dry_run"] else f"{did} {told}"
+
+
+def tier_pass(answer: Any) -> str:
+    """What a pass did."""
+    demoted, compacted = answer["demoted"], answer["compacted"]
+    told = f"Archived {many(demoted['memories'])} of {size(demoted['bytes'])}"
+    if not compacted:
+        return told
+    before, after = size(answer["bytes_before"]), size(answer["bytes_after"])
+    return f"{told}, compacted {many(compacted, 'archive', 'archives')} from {before} to {after}"
 
 
 # ---- the service

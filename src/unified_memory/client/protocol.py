@@ -802,6 +802,7 @@ def _settings(
     default_ttl: Seconds,
     max_memories: Number,
     max_bytes: Number,
+    demote_after: Seconds,
     language: Text,
     description: Text,
 ) -> dict[str, Any]:
@@ -809,6 +810,7 @@ def _settings(
         default_ttl=default_ttl,
         max_memories=max_memories,
         max_bytes=max_bytes,
+        demote_after=demote_after,
         language=language,
         description=description,
     )
@@ -820,14 +822,17 @@ def create_namespace(
     default_ttl: Seconds = UNSET,
     max_memories: Number = UNSET,
     max_bytes: Number = UNSET,
+    demote_after: Seconds = UNSET,
     language: Text = UNSET,
     description: Text = UNSET,
 ) -> Call[shapes.Namespace]:
-    """Creates a namespace; what is not given is inherited from the ones above. `language`: how search compares words.
+    """Creates a namespace; what is not given is inherited from the ones above. `language`: how search compares words;
+    `demote_after`: seconds without use after which a value is archived.
 
     Raises AlreadyExistsError, QuotaExceededError.
     """
-    body = {"name": name, "config": _settings(default_ttl, max_memories, max_bytes, language, description)}
+    config = _settings(default_ttl, max_memories, max_bytes, demote_after, language, description)
+    body = {"name": name, "config": config}
     return _call("POST", "/namespaces", body=body)
 
 
@@ -837,11 +842,12 @@ def configure_namespace(
     default_ttl: Seconds = UNSET,
     max_memories: Number = UNSET,
     max_bytes: Number = UNSET,
+    demote_after: Seconds = UNSET,
     language: Text = UNSET,
     description: Text = UNSET,
 ) -> Call[shapes.Namespace]:
     """Replaces all settings of a namespace; what is not given is inherited again. Raises NamespaceNotFoundError."""
-    body = _settings(default_ttl, max_memories, max_bytes, language, description)
+    body = _settings(default_ttl, max_memories, max_bytes, demote_after, language, description)
     return _call("PUT", f"/namespaces/{encode_path(name, 'name')}", body=body)
 
 
@@ -939,6 +945,44 @@ def end_session(
     """
     path = f"/sessions/{encode_path(session_id, 'session_id')}"
     return _call("DELETE", path, {"namespace": namespace, "memories": memories})
+
+
+# ---- tiers
+def tiers() -> Call[shapes.Tiers]:
+    """What lies in which tier, and every archive."""
+    return _call("GET", "/tiers")
+
+
+def archive(
+    namespace: str, *, recursive: bool = True, dry_run: bool = False, wait: float | None = None
+) -> Call[shapes.Archived | shapes.Accepted]:
+    """Moves all values of a namespace, with `recursive` of those below it too, into archives; the memories are used as before.
+
+    `dry_run`: only tells what would move. `wait` as in `update_where`.
+
+    Raises NamespaceNotFoundError, RefusedError where there is no cold tier.
+    """
+    return _call("POST", "/archive", body=_archived(namespace, recursive=recursive, dry_run=dry_run), wait=wait)
+
+
+def recall_archived(
+    namespace: str, *, recursive: bool = True, dry_run: bool = False, wait: float | None = None
+) -> Call[shapes.Archived | shapes.Accepted]:
+    """Brings all values of a namespace back from archives; all else is as in `archive`."""
+    return _call("POST", "/archive/recall", body=_archived(namespace, recursive=recursive, dry_run=dry_run), wait=wait)
+
+
+def _archived(namespace: str, *, recursive: bool, dry_run: bool) -> dict[str, Any]:
+    return {"namespace": namespace, **_told(recursive=None if recursive else False, dry_run=dry_run or None)}
+
+
+def tier_pass(*, wait: float | None = None) -> Call[shapes.TierPass | shapes.Accepted]:
+    """Archives what was not used for long and compacts archives, as the service does at intervals; `wait` as in
+    `update_where`.
+
+    Raises RefusedError where there is no cold tier.
+    """
+    return _call("POST", "/archive/pass", wait=wait)
 
 
 # ---- the service

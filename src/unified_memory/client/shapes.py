@@ -184,20 +184,24 @@ class GroupCount(TypedDict):
 
 
 class QueryPage(TypedDict):
-    """A part of a query's answer; with `select` the memories hold only the selected fields."""
+    """A part of a query's answer; with `select` the memories hold only the selected fields. `cold_read`: how many values were
+    fetched from archives for it, where there were any.
+    """
 
     memories: list[dict[str, Any]]
     next_cursor: str | None
     count: NotRequired[int]
     groups: NotRequired[list[GroupCount]]
+    cold_read: NotRequired[int]
 
 
 class NamespaceSettings(TypedDict, total=False):
-    """What a namespace sets, or (effective) what holds after inheritance. `default_ttl` in seconds."""
+    """What a namespace sets, or (effective) what holds after inheritance. `default_ttl` and `demote_after` in seconds."""
 
     default_ttl: float | None
     max_memories: int | None
     max_bytes: int | None
+    demote_after: float | None
     language: str | None
     description: str | None
 
@@ -272,6 +276,85 @@ class SessionEnd(TypedDict):
     session: Session
     memories: str
     affected: int
+
+
+class Archived(TypedDict):
+    """What was moved into archives or back, or (`dry_run`) would be; `bytes` of values."""
+
+    namespace: str
+    recursive: bool
+    dry_run: bool
+    memories: int
+    bytes: int
+
+
+class Held(TypedDict):
+    """So many memories, and the bytes of their values."""
+
+    memories: int
+    bytes: int
+
+
+class TierPass(TypedDict):
+    """What went into archives, and how many archives were compacted, with the bytes of their files before and after."""
+
+    demoted: Held
+    compacted: int
+    bytes_before: int
+    bytes_after: int
+
+
+class HotTier(TypedDict):
+    """Copies of memories in use. `kind`: none, process or redis; `trusted`: they are being read; `trouble`: why they are not,
+    where they should be; `memories` and `bytes`: None where that is not known. All else counts since the process began.
+    """
+
+    kind: str
+    trusted: bool
+    trouble: str | None
+    note: str | None
+    memories: int | None
+    bytes: int | None
+    hits: int
+    misses: int
+    hit_ratio: float | None
+    fills: int
+    refused: int
+    evictions: int
+    failures: int
+
+
+class ColdTier(Held):
+    """What is archived. `archive_bytes` of the files; `off`: why nothing can be archived, None where it can."""
+
+    archives: int
+    archive_bytes: int
+    off: str | None
+
+
+class ArchiveFile(TypedDict):
+    """An archive. `state`: writing, live or dead; `live` and `live_bytes`: what of it is still in use."""
+
+    name: str
+    state: str
+    changed_at: str
+    memories: int
+    bytes_raw: int
+    bytes_stored: int
+    live: int
+    live_bytes: int
+
+
+class Tiers(TypedDict):
+    """What lies where; `promotions`, `demotions` and `compactions` since the process began."""
+
+    hot: HotTier
+    warm: Held
+    cold: ColdTier
+    promotions: int
+    demotions: int
+    compactions: int
+    archives: list[ArchiveFile]
 
 
 class NamespaceUse(TypedDict):

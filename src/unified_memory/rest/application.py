@@ -14,6 +14,7 @@ from unified_memory.model.errors import InvalidInputError, UnifiedMemoryError
 from unified_memory.model.principal import ANONYMOUS, Principal
 from unified_memory.rest import openapi, pages
 from unified_memory.rest.exchange import Answer, Call, Disconnected, Receive, Scope, Send, read_body, send_answer
+from unified_memory.rest.metrics import Metrics
 from unified_memory.rest.problems import FAILED, problem, told
 from unified_memory.rest.routes import EVENTS, PREFIXES, ROUTES, Handler, Route
 from unified_memory.service.service import Service
@@ -54,6 +55,7 @@ class RestApplication:
         self._service = service
         self._max_body = max_body
         self._name = name
+        self.metrics = Metrics(service)
         self._exact: dict[tuple[str, str], Handler] = {}
         # By method and prefix, up to the slash before the key.
         self._keyed: dict[str, list[tuple[str, Handler]]] = {}
@@ -164,6 +166,7 @@ class _Routed:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["unified_memory.name"] = self._application.name
+        scope["unified_memory.metrics"] = self._application.metrics
         tail = next(iter(scope["path_params"].values()), "")
         await self._application.serve(self._handler, tail, scope, receive, send)
 

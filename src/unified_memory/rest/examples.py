@@ -123,8 +123,53 @@ _HEALTH: dict[str, Any] = {
     "checked_at": AT,
     "meaning": None,
 }
+_ARCHIVED = {"namespace": "acme/web", "recursive": True, "dry_run": False, "memories": 0, "bytes": 0}
 _AFFECTED = {"matched": 1, "changed": 1, "dry_run": False, "sample": [_CHECKLIST]}
 _OPS = {"tags": {"contains": "ops"}}
+
+_METRICS = """\
+# HELP unified_memory_tier_memories Memories by tier; hot ones are copies. Warm and cold ones counted at most 15 seconds ago.
+# TYPE unified_memory_tier_memories gauge
+unified_memory_tier_memories{tier="hot"} 0
+unified_memory_tier_memories{tier="warm"} 2
+unified_memory_tier_memories{tier="cold"} 0
+# HELP unified_memory_tier_bytes Bytes of values by tier. Warm and cold ones counted at most 15 seconds ago.
+# TYPE unified_memory_tier_bytes gauge
+unified_memory_tier_bytes{tier="hot"} 0
+unified_memory_tier_bytes{tier="warm"} 50
+unified_memory_tier_bytes{tier="cold"} 0
+# HELP unified_memory_hot_looks_total Looks for a hot copy since this process began.
+# TYPE unified_memory_hot_looks_total counter
+unified_memory_hot_looks_total{result="hit"} 0
+unified_memory_hot_looks_total{result="miss"} 0
+# HELP unified_memory_hot_evictions_total Hot copies that gave way to others since this process began.
+# TYPE unified_memory_hot_evictions_total counter
+unified_memory_hot_evictions_total 0
+# HELP unified_memory_hot_refused_total Copies that were not taken since this process began.
+# TYPE unified_memory_hot_refused_total counter
+unified_memory_hot_refused_total 0
+# HELP unified_memory_hot_failures_total Requests that the hot tier failed since this process began.
+# TYPE unified_memory_hot_failures_total counter
+unified_memory_hot_failures_total 0
+# HELP unified_memory_hot_trusted Whether hot copies are being read.
+# TYPE unified_memory_hot_trusted gauge
+unified_memory_hot_trusted 0
+# HELP unified_memory_promotions_total Values brought back from archives since this process began.
+# TYPE unified_memory_promotions_total counter
+unified_memory_promotions_total 0
+# HELP unified_memory_demotions_total Values moved to archives since this process began.
+# TYPE unified_memory_demotions_total counter
+unified_memory_demotions_total 0
+# HELP unified_memory_compactions_total Archives compacted since this process began.
+# TYPE unified_memory_compactions_total counter
+unified_memory_compactions_total 0
+# HELP unified_memory_archives Archives, counted at most 15 seconds ago.
+# TYPE unified_memory_archives gauge
+unified_memory_archives 0
+# HELP unified_memory_archive_bytes Bytes of archives, counted at most 15 seconds ago.
+# TYPE unified_memory_archive_bytes gauge
+unified_memory_archive_bytes 0
+"""
 
 EXAMPLES: dict[tuple[str, str], tuple[Example, ...]] = {
     ("POST", "/store"): (
@@ -441,6 +486,49 @@ EXAMPLES: dict[tuple[str, str], tuple[Example, ...]] = {
             query=f"{_THERE}&memories=keep",
         ),
     ),
+    ("GET", "/tiers"): (
+        Example(
+            "Nothing is archived, and there are no hot copies",
+            {
+                "hot": {
+                    "kind": "none",
+                    "trusted": False,
+                    "trouble": None,
+                    "note": None,
+                    "memories": 0,
+                    "bytes": 0,
+                    "hits": 0,
+                    "misses": 0,
+                    "hit_ratio": None,
+                    "fills": 0,
+                    "refused": 0,
+                    "evictions": 0,
+                    "failures": 0,
+                },
+                "warm": {"memories": 2, "bytes": 50},
+                "cold": {"memories": 0, "bytes": 0, "archives": 0, "archive_bytes": 0, "off": None},
+                "promotions": 0,
+                "demotions": 0,
+                "compactions": 0,
+                "archives": [],
+            },
+        ),
+    ),
+    ("POST", "/archive"): (
+        Example("All of it", {**_ARCHIVED, "memories": 2, "bytes": 50}, {"namespace": "acme/web"}),
+        Example(
+            "What would move",
+            {**_ARCHIVED, "namespace": "acme", "dry_run": True, "memories": 2, "bytes": 50},
+            {"namespace": "acme", "dry_run": True},
+        ),
+    ),
+    ("POST", "/archive/recall"): (Example("Nothing of it was archived", _ARCHIVED, {"namespace": "acme/web"}),),
+    ("POST", "/archive/pass"): (
+        Example(
+            "There was nothing to do",
+            {"demoted": {"memories": 0, "bytes": 0}, "compacted": 0, "bytes_before": 0, "bytes_after": 0},
+        ),
+    ),
     ("GET", "/stats"): (
         Example(
             "Totals",
@@ -476,6 +564,7 @@ EXAMPLES: dict[tuple[str, str], tuple[Example, ...]] = {
     ("GET", "/health"): (Example("All is well", _HEALTH),),
     ("GET", "/health/live"): (Example("It answers", {"status": "ok"}),),
     ("GET", "/health/ready"): (Example("A write succeeded", _HEALTH),),
+    ("GET", "/metrics"): (Example("Nothing is archived, and there are no hot copies", _METRICS),),
 }
 ACCEPTED = {"job": {**_JOB, "state": "running", "done": 200, "total": 900, "finished_at": None, "result": None}}
 EVENTS = "".join(

@@ -211,6 +211,8 @@ async def query(service: Service, call: Call) -> Answer:
     more = b"" if queried.count is None else b',"count":%d' % queried.count
     if queried.groups is not None:
         more += b',"groups":' + encode(queried.groups)
+    if queried.cold_read:
+        more += b',"cold_read":%d' % queried.cold_read
     items = map(encode_memory, queried.memories) if queried.rows is None else map(encode, queried.rows)
     return page("memories", items, queried.next_cursor, more)
 

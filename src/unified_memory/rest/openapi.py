@@ -34,8 +34,13 @@ _TAGS = {
     "Finding": "List, search by relevance, query by exact filter.",
     "Namespaces": "Paths that hold memories, and what holds for them and all below them.",
     "Sessions": "Runs of an agent, and clusters of them that share memories.",
-    "Service": "Statistics, cleanup, jobs, mode and health.",
+    "Tiers": "What lies in hot copies, in the database and in archives, and moves between them.",
+    "Service": "Statistics, cleanup, jobs, mode, health and metrics.",
 }
+
+
+# What stands under these reads values.
+_OF_VALUES = {"Memories", "Many at once", "Finding", "Sessions"}
 
 
 class Cause(Struct, frozen=True):
@@ -50,6 +55,7 @@ _WHEN = {
     "malformed_input": "The body is not JSON in UTF-8",
     "semantic_unavailable": "Search by meaning was asked for, and cannot be done here, or not yet",
     "read_only": "Writes are off; deletes still work",
+    "refused": "There is no cold tier",
     "quota_exceeded": "A quota of a namespace; `quota` names it, `namespace` is the one that sets it",
     "memory_not_found": "There is no such memory, or it has expired",
     "namespace_not_found": "There is no such namespace",
@@ -67,6 +73,7 @@ _WHEN = {
     "internal_error": "A fault of the service; its log says more",
     "storage_error": "The storage could not do it; nothing was stored",
     "storage_corrupt": "The storage is damaged",
+    "archive_missing": "The archive that holds a value is not where it was",
     "storage_busy": "Too much is waiting; `Retry-After` says in how many seconds to try again",
     "storage_full": "The disk is full, or STORAGE_LIMIT is reached; nothing was stored",
 }
@@ -81,6 +88,8 @@ def causes(route: Route) -> tuple[Cause, ...]:
     if route.probe:
         return ()
     codes = [*route.errors, "invalid_input", "internal_error", "storage_error", "storage_corrupt", "storage_busy"]
+    if route.tag in _OF_VALUES:
+        codes += ["archive_missing"]
     if route.body is not None:
         codes += ["malformed_input", "too_large"]
     elif route.path.endswith("{key}"):
@@ -207,7 +216,7 @@ def _good(route: Route, examples: tuple[Example, ...]) -> dict[int, Any]:
     schema = schemas.ref(route.answer)
     good: dict[str, Any] = {
         "description": "Done",
-        "content": _content(schema, ((e.summary, e.answer) for e in examples)),
+        "content": _content(schema, ((e.summary, e.answer) for e in examples), route.media_type),
     }
     if links := _links(operation_id(route)):
         good["links"] = links
@@ -291,6 +300,7 @@ def _example_errors() -> dict[str, Any]:
     told = [
         errors.MalformedInputError("body", "The body is not JSON: Input data was truncated"),
         errors.ReadOnlyError("switched by command"),
+        errors.RefusedError("There is no cold tier: UNIFIED_MEMORY_ARCHIVE is off"),
         errors.QuotaExceededError("acme", "max_memories", 1000),
         errors.MemoryNotFoundError("acme/web", "deploy/checklist"),
         errors.NamespaceNotFoundError("acme/web"),
@@ -315,6 +325,7 @@ def _example_errors() -> dict[str, Any]:
         errors.IdempotencyMismatchError("order-66"),
         errors.StorageError("The storage failed"),
         errors.StorageCorruptError("The storage is damaged"),
+        errors.ArchiveMissingError("20260102T030405Z-7f3a90c1d2e4b586.zar"),
         errors.StorageBusyError("Too much is waiting"),
         errors.StorageFullError(),
         errors.SemanticUnavailableError("This service does not search by meaning", hint=NO_MEANING_HINT),

@@ -5,12 +5,13 @@ from collections.abc import Awaitable, Callable
 from msgspec import Struct
 
 from unified_memory.model.namespace import NamespaceConfig
-from unified_memory.rest import memories, namespaces, operation, sessions
+from unified_memory.rest import memories, metrics, namespaces, operation, sessions, tiers
 from unified_memory.rest.exchange import Answer, Call
 from unified_memory.service import requests
 from unified_memory.service.service import Service
 
 PREFIXES = ("/api/v1/memory", "/api/v1/mcp/memory")
+JSON_TYPE = "application/json"
 Handler = Callable[[Service, Call], Awaitable[Answer]]
 
 
@@ -21,7 +22,7 @@ class Route(Struct, frozen=True, kw_only=True):
     name of the schema of what is sent back. `parameters`: of the query and headers, by their names in
     `schemas.PARAMETERS`. `errors`: codes of the errors that are this route's own; what every route of its kind
     may answer comes from `body`, `parameters` and `probe`. `long`: may answer 202 with a job. `probe`: health, asked
-    by machines that know nothing of us. `patch`: takes the body of a merge patch as well.
+    by machines that know nothing of us. `patch`: takes the body of a merge patch as well. `media_type`: of the answer.
     """
 
     method: str
@@ -38,6 +39,7 @@ class Route(Struct, frozen=True, kw_only=True):
     root: bool = False
     probe: bool = False
     patch: bool = False
+    media_type: str = JSON_TYPE
 
 
 _PAGE = ("limit", "cursor")
@@ -237,7 +239,8 @@ ROUTES: tuple[Route, ...] = (
         summary="Query memories by exact filter",
         answer="QueryResults",
         body=requests.ExactQuery,
-        description="`select` answers with rows of the named fields instead of whole memories, `group_by` with counts.",
+        description="`select` answers with rows of the named fields instead of whole memories, `group_by` with counts. "
+        "`cold_read` tells how many values were fetched from archives for it, where there were any.",
         errors=("invalid_cursor",),
     ),
     # ---- namespaces
@@ -338,6 +341,55 @@ ROUTES: tuple[Route, ...] = (
         answer="SessionEnded",
         parameters=("namespace", "with_memories"),
         errors=("session_not_found", "storage_full"),
+    ),
+    # ---- tiers
+    Route(
+        method="GET",
+        path="/tiers",
+        handler=tiers.tiers,
+        tag="Tiers",
+        summary="What lies where",
+        answer="Tiers",
+        description="Memories and bytes of values of each tier, what happened since the process began, and every archive.",
+    ),
+    Route(
+        method="POST",
+        path="/archive",
+        handler=tiers.archive,
+        tag="Tiers",
+        summary="Archive a namespace",
+        answer="Archived",
+        body=tiers.ArchiveRequest,
+        long=True,
+        description="Moves all its values out of the database into archives. The memories are found, listed and retrieved as "
+        "before; a retrieve brings its value back. `dry_run` only tells what would move.",
+        parameters=("wait",),
+        errors=("refused", "namespace_not_found", "storage_full"),
+    ),
+    Route(
+        method="POST",
+        path="/archive/recall",
+        handler=tiers.recall_archived,
+        tag="Tiers",
+        summary="Bring a namespace back from archives",
+        answer="Archived",
+        body=tiers.ArchiveRequest,
+        long=True,
+        description="Moves all its values into the database. `dry_run` only tells what would move.",
+        parameters=("wait",),
+        errors=("refused", "read_only", "namespace_not_found", "storage_full", "archive_missing"),
+    ),
+    Route(
+        method="POST",
+        path="/archive/pass",
+        handler=tiers.tier_pass,
+        tag="Tiers",
+        summary="Archive what was not used for long, and compact archives, now",
+        answer="TierPass",
+        long=True,
+        description="Also done at intervals.",
+        parameters=("wait",),
+        errors=("refused", "storage_full"),
     ),
     # ---- the service
     Route(
@@ -442,6 +494,17 @@ ROUTES: tuple[Route, ...] = (
         probe=True,
         root=True,
         description="Writes something for real.",
+    ),
+    Route(
+        method="GET",
+        path="/metrics",
+        handler=metrics.metrics,
+        tag="Service",
+        summary="Figures for a monitoring system",
+        answer="Metrics",
+        media_type=metrics.MEDIA_TYPE,
+        root=True,
+        description="In the text format of Prometheus. What lies in which tier is counted at most every 15 seconds.",
     ),
 )
 EVENTS = ("/jobs/{id}/events", operation.job_events, "Server-sent events of a job")

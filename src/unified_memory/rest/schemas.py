@@ -320,6 +320,11 @@ CONSTRAINTS: dict[str, dict[str, Schema]] = {
         "default_ttl": {"exclusiveMinimum": 0, "exclusiveMaximum": 10**15, "description": "Seconds"},
         "max_memories": {"minimum": 1, "exclusiveMaximum": 10**15},
         "max_bytes": {"minimum": 1, "exclusiveMaximum": 10**15, "description": "Of values"},
+        "demote_after": {
+            "exclusiveMinimum": 0,
+            "exclusiveMaximum": 10**15,
+            "description": "Seconds without use after which a value is archived; null: never",
+        },
         "language": {"description": "How words are compared: english (where nothing is said), german, …, or none"},
         "description": {"maxLength": 4096},
     },
@@ -330,6 +335,11 @@ CONSTRAINTS: dict[str, dict[str, Schema]] = {
         "project_id": ref("Name"),
         "ttl": {"exclusiveMinimum": 0, "maximum": 10**10, "description": "Seconds since its last use"},
         "metadata": {"additionalProperties": True, "description": "Anything"},
+    },
+    "ArchiveRequest": {
+        "namespace": ref("NamespaceName"),
+        "recursive": {"description": "Those below it, too"},
+        "dry_run": {"description": "Only tell what would move"},
     },
     "ModeRequest": {"reason": {"description": "Told to everyone whose write is refused"}},
 }
@@ -471,6 +481,7 @@ _HEALTH = record(
         )
     ),
 )
+_HELD: Schema = record(memories=COUNT, bytes={**COUNT, "description": "Of values"})
 ANSWERS: dict[str, Schema] = {
     "Memory": told("One stored record at one version", record(_MORE, **_MEMORY)),
     "Deleted": record(deleted={"type": "boolean", "const": True}, **_GONE),
@@ -521,7 +532,15 @@ ANSWERS: dict[str, Schema] = {
     "QueryResults": page(
         "memories",
         {"anyOf": [ref("Memory"), {"type": "object", "description": "With `select`: the fields by name"}]},
-        {"count": COUNT, "groups": array(record(value=ANY, count=COUNT))},
+        {
+            "count": COUNT,
+            "groups": array(record(value=ANY, count=COUNT)),
+            "cold_read": {
+                "type": "integer",
+                "minimum": 1,
+                "description": "How many values were fetched from archives for it",
+            },
+        },
     ),
     "Namespace": record(
         name=TEXT,
@@ -577,6 +596,68 @@ ANSWERS: dict[str, Schema] = {
         namespaces={"type": "object", "additionalProperties": COUNT, "description": "How many in which"},
         purged={**COUNT, "description": "Of deleted namespaces"},
     ),
+    "Archived": record(
+        namespace=TEXT,
+        recursive=BOOLEAN,
+        dry_run=BOOLEAN,
+        memories={**COUNT, "description": "How many were moved, or would be"},
+        bytes={**COUNT, "description": "Of their values"},
+    ),
+    "TierPass": record(
+        demoted=told("What went into archives", _HELD),
+        compacted={**COUNT, "description": "How many archives were written anew without what is dead"},
+        bytes_before={**COUNT, "description": "Of those archives"},
+        bytes_after=COUNT,
+    ),
+    "Tiers": record(
+        hot=record(
+            kind={"type": "string", "enum": ["none", "process", "redis"]},
+            trusted={"type": "boolean", "description": "Whether copies are being read"},
+            trouble={**_NULLABLE_TEXT, "description": "Why they are not, where they should be"},
+            note={**_NULLABLE_TEXT, "description": "Such as what a measurement has decided"},
+            memories={**nullable(COUNT), "description": "Copies; null: not known"},
+            bytes=nullable(COUNT),
+            hits={**COUNT, "description": "Since the process began, as all counts here"},
+            misses=COUNT,
+            hit_ratio={
+                "type": ["number", "null"],
+                "minimum": 0,
+                "maximum": 1,
+                "description": "Hits among all looks; null: there were none",
+            },
+            fills={**COUNT, "description": "Copies made after a miss"},
+            refused={**COUNT, "description": "Copies that were not taken"},
+            evictions=COUNT,
+            failures=COUNT,
+        ),
+        warm=_HELD,
+        cold=record(
+            **_HELD["properties"],
+            archives={**COUNT, "description": "Without dead ones"},
+            archive_bytes={**COUNT, "description": "Of their files"},
+            off={**_NULLABLE_TEXT, "description": "Why nothing can be archived; null: it can"},
+        ),
+        promotions={**COUNT, "description": "Since the process began, as the next two"},
+        demotions=COUNT,
+        compactions=COUNT,
+        archives=array(
+            record(
+                name=TEXT,
+                state={
+                    "type": "string",
+                    "enum": ["writing", "live", "dead"],
+                    "description": "dead: nothing refers to it, its file is about to be removed",
+                },
+                changed_at=_TOLD_INSTANT,
+                memories={**COUNT, "description": "As it was written, as the next two"},
+                bytes_raw={**COUNT, "description": "Of values"},
+                bytes_stored={**COUNT, "description": "Of the file"},
+                live={**COUNT, "description": "Memories whose values are still there"},
+                live_bytes=COUNT,
+            )
+        ),
+    ),
+    "Metrics": {"type": "string", "description": "Lines of the text format of Prometheus"},
     "Job": told("Long work with its progress", _JOB),
     "JobAccepted": record(job=ref("Job")),
     "JobList": page("jobs", ref("Job")),

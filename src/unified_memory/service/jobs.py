@@ -97,7 +97,8 @@ class Jobs:
             job.state = JobState.DONE
         except UnifiedMemoryError as error:
             job.state = JobState.FAILED
-            job.error = encode({"code": error.code, "detail": error.detail, **error.facts})
+            hint = {"hint": error.hint} if error.hint else {}
+            job.error = encode({"code": error.code, "detail": error.detail, **hint, **error.facts})
         except asyncio.CancelledError:
             job.state = JobState.CANCELLED
         except BaseException as error:

@@ -74,7 +74,9 @@ def assemble(
     meaning_cache: int = MEANING_CACHE,
     policy: Policy | None = None,
 ) -> Service:
-    """The service over a storage. `policy`: when values leave the warm tier, never by default. `embedder`: loads what search by meaning needs, which begins with `meaning.start()`."""
+    """The service over a storage. `policy`: when values leave the warm tier, never by default. `embedder`: loads what search by
+    meaning needs, which begins with `meaning.start()`.
+    """
     limits = limits or Limits()
     accesses = Accesses(storage)
     guard = Guard(storage, read_only=read_only, limit=storage_limit)

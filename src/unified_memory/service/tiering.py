@@ -6,18 +6,19 @@ from collections.abc import AsyncIterator, Sequence
 from msgspec import UNSET, Struct
 
 from unified_memory.model.clock import SECOND, Clock
-from unified_memory.model.errors import PermissionDeniedError, RefusedError, StorageError
+from unified_memory.model.errors import PermissionDeniedError, ReadOnlyError, RefusedError, StorageError
 from unified_memory.model.memory import Memory
 from unified_memory.model.namespace import check_namespace
 from unified_memory.model.principal import Principal
 from unified_memory.model.query import MAX_LIMIT
 from unified_memory.service.guard import Guard
 from unified_memory.storage.base import Storage
-from unified_memory.storage.hot import HotState
+from unified_memory.storage.hot import NO_HOT, HotState
 from unified_memory.storage.tiers import Compacted, Moved, TierCounts, Tiers
 from unified_memory.storage.warm import ArchiveUse, Demotable, TierUses
 
 COLD = "cold"
+ONE_TIER = "The storage has one tier only"
 log = logging.getLogger("unified_memory.tiering")
 # One archive holds at most so many memories, and about so many bytes of values.
 ARCHIVE_MEMORIES = 50_000
@@ -78,13 +79,14 @@ class Tiering:
         Raises RefusedError where there is no cold tier, StorageFullError and below.
         """
         scopes = self._scopes(principal, namespace)
-        self._writable()
+        self.require_cold()
         async for moved in self._demote_all(scopes, self._clock.now() + 1, recursive=recursive):
             yield moved
 
     async def recall(self, principal: Principal, namespace: str, *, recursive: bool) -> AsyncIterator[Moved]:
-        """Brings all cold memories of a namespace back, some hundred at a time."""
+        """Brings all cold memories of a namespace back, some hundred at a time. Raises ReadOnlyError, StorageFullError."""
         scopes = self._scopes(principal, namespace)
+        await self.require_writes()
         tiers, last = self._several(), 0
         while ids := await tiers.archived_ids(
             scopes, self._clock.now(), recursive=recursive, after_id=last, limit=RECALLED
@@ -100,14 +102,19 @@ class Tiering:
 
     def _several(self) -> Tiers:
         if self._tiers is None:
-            raise RefusedError("The storage has one tier only")
+            raise RefusedError(ONE_TIER)
         return self._tiers
 
-    def _writable(self) -> Tiers:
-        tiers = self._several()
-        if tiers.cold_off is not None:
-            raise RefusedError(f"There is no cold tier: {tiers.cold_off}")
-        return tiers
+    async def require_writes(self) -> None:
+        """Raises ReadOnlyError where writes are off."""
+        if (reason := await self._guard.reason()) is not None:
+            raise ReadOnlyError(reason)
+
+    def require_cold(self) -> None:
+        """Raises RefusedError where nothing can be archived."""
+        off = ONE_TIER if self._tiers is None else self._tiers.cold_off
+        if off is not None:
+            raise RefusedError(f"There is no cold tier: {off}")
 
     # ---- by use
     async def retrieved(self, memories: Sequence[Memory | None]) -> None:
@@ -208,10 +215,11 @@ class Tiering:
             if one.state == "live" and one.live_bytes <= one.bytes_raw * COMPACT_SHARE:
                 yield await self._tiers.compact(one.name, self._clock.now())
 
-    async def state(self) -> TierState | None:
-        """All tiers at a glance, None where there is one only."""
+    async def state(self) -> TierState:
+        """All tiers at a glance; where the storage has one only, that as the warm one."""
         if self._tiers is None:
-            return None
+            stats = await self._storage.stats(("",), self._clock.now(), top=0)
+            return TierState(TierUses(stats.memories, stats.bytes_raw), TierCounts(), NO_HOT, [], 0, ONE_TIER)
         archives = await self._tiers.archives()
         return TierState(
             await self._tiers.uses(("",), self._clock.now(), recursive=True),
@@ -228,7 +236,11 @@ class Tiering:
 
     def hot_trouble(self) -> str | None:
         """Why hot copies are not used although they should be."""
-        return None if self._tiers is None else self._tiers.hot_state().trouble
+        return self.hot_state().trouble
+
+    def hot_state(self) -> HotState:
+        """How the hot tier fares."""
+        return NO_HOT if self._tiers is None else self._tiers.hot_state()
 
 
 def _first(chosen: list[Demotable], limit: int) -> list[Demotable]:

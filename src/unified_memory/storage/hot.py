@@ -4,15 +4,16 @@ How that is kept. A reader that finds no copy gets a *ticket*, takes the memory 
 ticket; the copy is taken only while the ticket still stands at that key. A write *begins* before its commit: whatever stands at
 its keys, copies and tickets, gives way to the write's own mark, which nobody can read and over which nobody can put. After the
 commit it is *settled*: the mark gives way to a copy of the new version, or to nothing; a copy of a lower version that came in
-between goes. So nothing that was read before a commit can be put after it, whatever is lost, evicted or late; and a writer that is killed
-between its commit and its settling leaves a mark, not an old copy.
+between goes. So nothing that was read before a commit can be put after it, whatever is lost, evicted or late; and a writer that
+is killed between its commit and its settling leaves a mark, not an old copy.
 
 When a copy cannot be made unreadable the warm tier is told (`TrustKeeper.mute`), and the write goes on once the lease on trust
-has run out everywhere. `tests/storage/hot.py` is this text as tests.
+has run out everywhere. `tests/storage/hot/contract.py` is this text as tests.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 from msgspec import Struct
 
@@ -65,8 +66,16 @@ class HotState(Struct):
     counts: HotCounts
 
 
+NO_HOT = HotState("none", trusted=False, trouble=None, note=None, counts=HotCounts())
+
+
 class Hot(ABC):
-    """Copies of memories. No method but `begin`, `settle`, `outlive` and `open` raises: what fails is a miss, and is counted."""
+    """Copies of memories. `shared`: other processes may use the same ones.
+
+    No method but `begin`, `settle`, `outlive` and `open` raises: what fails is a miss, and is counted.
+    """
+
+    shared: ClassVar[bool] = True
 
     @abstractmethod
     async def open(self) -> None:

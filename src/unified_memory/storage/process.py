@@ -54,6 +54,8 @@ class _Copy(Struct):
 class ProcessHot(Hot):
     """Copies of up to `max_bytes` together, each for up to `ttl` seconds."""
 
+    shared = False
+
     def __init__(self, changes: Changes, *, max_bytes: int, ttl: float) -> None:
         self._changes = changes
         self._max_bytes = max_bytes

@@ -4,9 +4,10 @@ The warm tier is the truth. A retrieve may be answered by a hot copy; whatever s
 tier, which fetches the values of stubs from their archives by itself. Writes tell the hot tier as `hot.py` says.
 
 A demotion, step by step, each of them durable before the next: the archive is named in the warm tier; its file is written, synced
-and gets its name; the memories that are still as they were give their values for stubs, some hundred in a transaction; the archive
-is live. A kill before the third step leaves a file to which nothing refers, a kill after it an archive with fewer stubs: `tidy`
-removes the one and declares the other live. A compaction is the same with values of an older archive, which is dead afterwards.
+and gets its name; the memories that are still as they were give their values for stubs, some hundred in a transaction; the
+archive is live. A kill before the third step leaves a file to which nothing refers, a kill after it an archive with fewer stubs:
+`tidy` removes the one and declares the other live. A compaction is the same with values of an older archive, which is dead
+afterwards.
 """
 
 import asyncio
@@ -35,7 +36,7 @@ from unified_memory.storage.base import (
     Stats,
 )
 from unified_memory.storage.forwarding import Forwarding
-from unified_memory.storage.hot import Hot, HotCounts, HotState, Pledge, Ref, Ticket
+from unified_memory.storage.hot import NO_HOT, Hot, HotState, Ref, Ticket
 from unified_memory.storage.tiers import Compacted, Moved, TierCounts, Tiers
 from unified_memory.storage.warm import ArchiveUse, Demotable, Place, TierUses, Warm
 
@@ -52,14 +53,14 @@ SAMPLES = 32
 INTERRUPTED_MICROSECONDS = 3600 * SECOND
 # A dead archive's file stays for readers that began before.
 LINGER_MICROSECONDS = 60 * SECOND
-NO_HOT = HotState("none", trusted=False, trouble=None, note=None, counts=HotCounts())
 
 
 class TieredStorage(Forwarding, Tiers):
     """The tiers over one `warm` storage.
 
-    `hot`: the first gives copies; all of them are told of writes. With `auto` copies are read only where that is quicker than
-    reading the warm tier. `archive` None: nothing can be archived, for the reason `cold_off`.
+    `hot`: gives copies and is told of writes. With `auto` copies are read only where that is quicker than reading the warm tier.
+    `others`: ends the era of copies that only other processes have, after writes that they are not told of. `archive` None:
+    nothing can be archived, for the reason `cold_off`.
     """
 
     _warm: Warm
@@ -69,17 +70,21 @@ class TieredStorage(Forwarding, Tiers):
         warm: Warm,
         clock: Clock,
         *,
-        hot: Sequence[Hot] = (),
+        hot: Hot | None = None,
+        others: Hot | None = None,
         auto: bool = False,
         archive: Archive | None = None,
         cold_off: str | None = None,
     ) -> None:
         super().__init__(warm)
         self._clock = clock
-        self._hot = list(hot)
+        self._hot = hot
+        self._others = others
         self._auto = auto
-        self._reads = bool(hot)
+        # Whom to ask for copies, and whom to tell of writes.
+        self._copies = self._told_of = hot
         self._note: str | None = None
+        self._measured = 0
         self._archive = archive
         self._cold_off = cold_off
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -89,31 +94,37 @@ class TieredStorage(Forwarding, Tiers):
     async def open(self) -> None:
         """See `Storage.open`."""
         await self._warm.open()
-        for hot in self._hot:
-            await hot.open()
-        if self._auto and self._hot:
-            await self._measure()
+        for hot in (self._hot, self._others):
+            if hot is not None:
+                await hot.open()
+        if self._auto and self._hot is not None:
+            await self._measure(self._hot)
 
-    async def _measure(self) -> None:
+    async def _measure(self, copies: Hot) -> None:
         """Decides whether hot copies are read: they must be quicker than the warm tier by a good part of what that takes."""
         key = secrets.token_hex(8)
         now = self._clock.now()
         warm = await _median(lambda: self._warm.get(key, key, now))
-        hot = await _median(lambda: self._hot[0].look(key, key, now))
-        self._reads = hot < warm * WORTH
+        hot = await _median(lambda: copies.look(key, key, now))
+        worth = hot < warm * WORTH
+        self._measured = copies.state().counts.misses
         self._note = (
             f"A look takes {hot * 1e6:.0f} µs, a read of the warm tier {warm * 1e6:.0f} µs: copies are"
-            f" {'read' if self._reads else 'not read'} (HOT_TIER=auto)"
+            f" {'read' if worth else 'not read'} (HOT_TIER=auto)"
         )
-        if not self._reads:
-            self._hot[0].rest()
+        if not worth:
+            copies.rest()
+            self._copies = None
+            if not copies.shared:
+                self._told_of = None
 
     async def close(self) -> None:
         """See `Storage.close`."""
         if self._tasks:
             await asyncio.wait(self._tasks)
-        for hot in self._hot:
-            await hot.close()
+        for hot in (self._hot, self._others):
+            if hot is not None:
+                await hot.close()
         await self._warm.close()
         if self._archive is not None:
             await asyncio.to_thread(self._archive.close)
@@ -128,29 +139,33 @@ class TieredStorage(Forwarding, Tiers):
     # ---- reading
     async def get(self, namespace: str, key: str, now: int) -> Memory | None:
         """See `Storage.get`."""
-        if not self._reads:
+        if self._copies is None:
             return await self._warm.get(namespace, key, now)
-        found = await self._hot[0].look(namespace, key, now)
+        found = await self._copies.look(namespace, key, now)
         if isinstance(found, Memory):
             return found
         memory = await self._warm.get(namespace, key, now)
-        if isinstance(found, Ticket) and memory is not None:
-            self._behind(self._hot[0].fill([(found, memory)], now))
+        # A cold memory is about to become warm; a copy would go on saying that it is not.
+        if isinstance(found, Ticket) and memory is not None and memory.tier == "warm":
+            self._behind(self._copies.fill([(found, memory)], now))
         return memory
 
-    def _behind(self, work: Coroutine[Any, Any, None]) -> None:
-        """Does what nobody waits for."""
+    def _behind(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        """Does what goes on although nobody may wait for it; `close` does."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     # ---- writing
     async def edit(
         self, edits: Sequence[Edit], now: int, *, idempotency: Idempotency | None = None
     ) -> list[Outcome] | Replayed:
         """See `Storage.edit`."""
-        if not self._hot:
-            return await self._warm.edit(edits, now, idempotency=idempotency)
+        if self._told_of is None:
+            outcomes = await self._warm.edit(edits, now, idempotency=idempotency)
+            await self._look_round()
+            return outcomes
         refs = list(dict.fromkeys((edit.namespace, edit.key) for edit in edits))
 
         def standing(outcomes: list[Outcome] | Replayed) -> list[Memory]:
@@ -159,56 +174,65 @@ class TieredStorage(Forwarding, Tiers):
             last = {(edit.namespace, edit.key): one for edit, one in zip(edits, outcomes, strict=True)}
             return [one.memory for one in last.values() if one.written and one.memory is not None]
 
-        return await self._told(refs, now, lambda: self._warm.edit(edits, now, idempotency=idempotency), standing)
+        return await self._telling(
+            self._told_of, refs, now, lambda: self._warm.edit(edits, now, idempotency=idempotency), standing
+        )
 
     async def move(
         self, source: tuple[str, str], target: tuple[str, str], now: int, *, expected_version: int | None = None
     ) -> Memory:
         """See `Storage.move`."""
-        if not self._hot:
-            return await self._warm.move(source, target, now, expected_version=expected_version)
+        if self._told_of is None:
+            moved = await self._warm.move(source, target, now, expected_version=expected_version)
+            await self._look_round()
+            return moved
 
         def standing(_moved: Memory) -> list[Memory]:
             return []
 
-        return await self._told(
+        return await self._telling(
+            self._told_of,
             [source, target],
             now,
             lambda: self._warm.move(source, target, now, expected_version=expected_version),
             standing,
         )
 
-    async def _told(
-        self, refs: list[Ref], now: int, write: Callable[[], Awaitable[T]], standing: Callable[[T], list[Memory]]
+    async def _look_round(self) -> None:
+        """After a commit of a process that has no copies: others on the same database may have some."""
+        if self._others is not None and self._warm.copies_used:
+            await self._others.outlive(self._clock.now())
+
+    async def _telling(
+        self,
+        hot: Hot,
+        refs: list[Ref],
+        now: int,
+        write: Callable[[], Awaitable[T]],
+        standing: Callable[[T], list[Memory]],
     ) -> T:
         """A write of which the hot tier is told before and after. Whoever gives up waiting leaves nothing half told."""
-        return await asyncio.shield(self._kept(self._tell(refs, now, write, standing)))
-
-    def _kept(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        return await asyncio.shield(self._behind(self._tell(hot, refs, now, write, standing)))
 
     async def _tell(
-        self, refs: list[Ref], now: int, write: Callable[[], Awaitable[T]], standing: Callable[[T], list[Memory]]
+        self,
+        hot: Hot,
+        refs: list[Ref],
+        now: int,
+        write: Callable[[], Awaitable[T]],
+        standing: Callable[[T], list[Memory]],
     ) -> T:
-        pledges: list[tuple[Hot, Pledge]] = []
+        pledge = await hot.begin(refs, now)
         try:
-            for hot in self._hot:
-                pledges.append((hot, await hot.begin(refs, now)))
             written = await write()
         except BaseException:
             with contextlib.suppress(StorageError):
                 # Nothing has changed; marks that are left give way by themselves.
-                await self._settle(pledges, [])
+                await hot.settle(pledge, [], self._clock.now())
             raise
-        await self._settle(pledges, standing(written))
+        await hot.settle(pledge, standing(written), self._clock.now())
+        await self._look_round()
         return written
-
-    async def _settle(self, pledges: list[tuple[Hot, Pledge]], memories: list[Memory]) -> None:
-        for hot, pledge in pledges:
-            await hot.settle(pledge, memories, self._clock.now())
 
     async def delete_namespace(self, name: str, now: int, *, recursive: bool) -> list[int]:
         """See `Storage.delete_namespace`."""
@@ -226,21 +250,24 @@ class TieredStorage(Forwarding, Tiers):
 
     async def _ending(self, write: Coroutine[Any, Any, T]) -> T:
         """A write that ends the era of hot copies in its own commit."""
-        if not self._hot:
-            return await write
-        return await asyncio.shield(self._kept(self._end(write)))
+        if self._told_of is None:
+            written = await write
+            await self._look_round()
+            return written
+        return await asyncio.shield(self._behind(self._end(write)))
 
     async def _end(self, write: Coroutine[Any, Any, T]) -> T:
         written = await write
-        for hot in self._hot:
-            await hot.outlive(self._clock.now())
+        if self._told_of is not None:
+            await self._told_of.outlive(self._clock.now())
+        await self._look_round()
         return written
 
     async def touch(self, accesses: Sequence[Access]) -> None:
         """See `Storage.touch`."""
         await self._warm.touch(accesses)
-        for hot in self._hot:
-            await hot.count(accesses)
+        if self._told_of is not None:
+            await self._told_of.count(accesses)
 
     # ---- the whole
     async def stats(self, scopes: tuple[str, ...], now: int, *, top: int) -> Stats:
@@ -297,18 +324,22 @@ class TieredStorage(Forwarding, Tiers):
 
         async def values(chunk: list[int]) -> list[Record]:
             found = await self._warm.get_by_id(chunk, now)
-            return [
-                Record(m.id, m.seq, m.value)
-                for m in found
-                if m is not None and m.tier == "warm" and m.seq == wanted[m.id]
-            ]
+            chosen = [m for m in found if m is not None and m.tier == "warm" and m.seq == wanted[m.id]]
+            if self._told_of is not None:
+                refs.update((m.id, (m.namespace, m.key)) for m in chosen)
+            return [Record(m.id, m.seq, m.value) for m in chosen]
 
         moved = Moved()
+        refs: dict[int, Ref] = {}
 
         async def put(name: str, written: Written) -> None:
             for start in range(0, len(written.places), STUBS):
                 part = written.places[start : start + STUBS]
                 moved.__iadd__(Moved(*await self._warm.put_stubs(name, part)))
+                if self._told_of is not None:
+                    # Copies would go on saying that they are warm.
+                    pledge = await self._told_of.begin([refs[one.id] for one in part], self._clock.now())
+                    await self._told_of.settle(pledge, [], self._clock.now())
                 if progress is not None:
                     progress(moved.memories, len(ids))
 
@@ -472,7 +503,12 @@ class TieredStorage(Forwarding, Tiers):
 
     def hot_state(self) -> HotState:
         """See `Tiers.hot_state`."""
-        return replace(self._hot[0].state(), note=self._note) if self._hot else NO_HOT
+        if self._hot is None:
+            return NO_HOT
+        state = self._hot.state()
+        # The looks of the measurement were nobody's.
+        counts = replace(state.counts, misses=state.counts.misses - self._measured)
+        return replace(state, note=self._note, counts=counts)
 
     def _cold(self) -> Archive:
         if self._archive is None:

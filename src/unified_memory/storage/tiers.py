@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Self
 
 from msgspec import Struct
 
@@ -16,7 +17,7 @@ class Moved(Struct):
     memories: int = 0
     bytes: int = 0
 
-    def __iadd__(self, other: "Moved") -> "Moved":
+    def __iadd__(self, other: "Moved") -> Self:
         self.memories += other.memories
         self.bytes += other.bytes
         return self

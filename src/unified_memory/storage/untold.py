@@ -2,14 +2,16 @@
 
 A write is acknowledged only when no reader may use what it replaced. Where the era has just changed, or ended, readers that asked
 before may use the copies of the one before for `LEASE_SECONDS` more; so a process that learns of a change holds its writes
-back for that long. Without another in its place an era ends by a mute only, and whoever is mute stays so for longer than
-that: where there is no era and nobody is mute, nothing is held back.
+back for that long. A process that has just begun knows of none before: where there is no era and nobody is mute, it holds nothing
+back, as without another in its place an era ends by a mute only, and whoever is mute stays so for longer than a lease.
 """
 
 import asyncio
 import secrets
 import time
 from collections.abc import Sequence
+
+from msgspec.structs import replace
 
 from unified_memory.model.clock import SECOND, Clock
 from unified_memory.model.errors import StorageError
@@ -43,6 +45,7 @@ class EraWatch:
         self._asked_at = float("-inf")
         self._hold_until = float("-inf")
         self._muting: asyncio.Task[None] | None = None
+        self._muted_at = float("-inf")
         self.known: Trust | None = None
         # Until when this node is mute, in microseconds of the clock.
         self.mute_until = 0
@@ -72,13 +75,19 @@ class EraWatch:
         return self._adopt(trust, asked_at, follows=bool(expected) or trust.era != era)
 
     def _adopt(self, trust: Trust, asked_at: float, *, follows: bool = True) -> Trust:
-        if trust != self.known and follows and (trust.era or trust.muted):
+        if follows and self._changed(trust):
             self._hold_until = elapsed() + HOLD_SECONDS
         # Answers may overtake each other; the one that was asked for last is good for longest.
         if asked_at >= self._asked_at:
             self.known = trust
             self._asked_at = asked_at
         return trust
+
+    def _changed(self, trust: Trust) -> bool:
+        """Whether an era may have ended less than a lease ago."""
+        if self.known is None:
+            return bool(trust.era) or trust.muted
+        return trust != self.known and replace(trust, muted=False) != replace(self.known, muted=False)
 
     async def held(self) -> None:
         """Returns once nobody uses copies of an era before the one that is known."""
@@ -94,15 +103,10 @@ class EraWatch:
             if not (await self.ask()).era:
                 return await self.held()
             if self._muting is None or self._muting.done():
-                self._muting = asyncio.create_task(self._mute())
+                self._muting = asyncio.create_task(self.mute())
                 self._muting.add_done_callback(_looked_at)
             await asyncio.shield(self._muting)
         raise StorageError("The hot tier cannot be told of the write, and its era does not end")
-
-    async def _mute(self) -> None:
-        await self.mute()
-        await self.ask()
-        await self.held()
 
     async def mute(self) -> None:
         """Mutes this node, or goes on doing so. Raises what the keeper raises."""
@@ -110,11 +114,12 @@ class EraWatch:
         until = now + MUTE_SECONDS * SECOND
         await self._keeper.mute(self._node, now, until)
         self.mute_until = until
+        self._muted_at = elapsed()
 
     async def unmute(self) -> None:
-        """Ends this node's mute. Not before the lease of the era that it has ended has run out."""
-        if self._muting is not None:
-            await asyncio.wait([self._muting])
+        """Ends this node's mute. Not before the lease of an era that it may have ended has run out."""
+        while (rest := self._muted_at + HOLD_SECONDS - elapsed()) > 0:  # noqa: ASYNC110 - as `held`
+            await asyncio.sleep(rest)
         now = self._clock.now()
         if self.mute_until > now:
             await self._keeper.mute(self._node, now, now)

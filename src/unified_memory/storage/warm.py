@@ -74,11 +74,15 @@ class TierUses(Struct):
 
 
 class Trust(Struct, frozen=True):
-    """The era of hot copies, empty for none, and the servers that it is kept on. `muted`: none may begin now."""
+    """The era of hot copies, empty for none, and the servers that it is kept on. `muted`: none may begin now.
+
+    `changes`: how often the era has changed, so that one which came and went between two questions shows.
+    """
 
     era: str
     servers: frozenset[str]
     muted: bool
+    changes: int = 0
 
 
 class TrustKeeper(Protocol):
@@ -163,6 +167,11 @@ class Warm(Storage):
         """How much of what is visible in these scopes lies where; with `used_before` of what was not used since."""
 
     # ---- hot copies
+    @property
+    @abstractmethod
+    def copies_used(self) -> bool:
+        """Whether anybody may be using hot copies, as of this process' last commit."""
+
     @abstractmethod
     async def trust(self, now: int) -> Trust:
         """See `TrustKeeper.trust`. Deleting or renaming a namespace, and ending a session with its memories, begin another

@@ -12,12 +12,6 @@ from unified_memory.storage.hot import Hot, Pledge, Ref, Ticket
 from unified_memory.storage.warm import Trust
 
 
-class CountedTrust(Trust, frozen=True):
-    """`changes`: how often the era has changed, so that one which came and went unseen shows."""
-
-    changes: int = 0
-
-
 class MemoryKeeper:
     """A TrustKeeper without I/O."""
 
@@ -34,7 +28,7 @@ class MemoryKeeper:
         self.asked += 1
         self._work()
         muted = any(until > now for until in self.mutes.values())
-        return CountedTrust(self.era, self.servers, muted, self.changes)
+        return Trust(self.era, self.servers, muted, self.changes)
 
     async def begin_era(self, expected: str, era: str, servers: Sequence[str], now: int) -> Trust:
         self._work()
@@ -115,13 +109,6 @@ class Rows:
 
     def get(self, ref: Ref) -> Memory:
         return structs.replace(self.memories[ref])
-
-    # Where a process's own tier asks what has changed.
-    def stamp(self) -> int:
-        return self.seq
-
-    def since(self, place: int) -> tuple[int, list[Ref] | None]:
-        return self.seq, [ref for seq, ref in self.changed if seq > place]
 
 
 class Warmed:

@@ -126,6 +126,18 @@ class TestProcess(HotContract):
         counts = one.hot.state().counts
         assert (counts.entries, counts.bytes) == (0, 0)
 
+    async def test_what_was_dropped_gives_its_bytes_back(self, one: Warmed) -> None:
+        for _ in range(2):
+            for number in range(50):
+                one.rows.put(f"{number}")
+                await one.read(f"{number}")
+        one.rows.put("0")
+        for number in range(1, 50):
+            one.rows.put(f"{number}")
+        assert await one.copy("0") is None
+        counts = one.hot.state().counts
+        assert (counts.entries, counts.bytes) == (0, 0)
+
     async def test_a_value_too_large_is_not_kept(self, changes: _Changes, rows: Rows) -> None:
         one = _over(changes, rows, max_bytes=BYTES)
         rows.put(value=b"x" * BYTES)

@@ -254,6 +254,24 @@ async def test_of_two_nodes_one_is_cut_off(bench: Bench, server: Server, proxy: 
     await _bounded_round(cut, whole)
 
 
+async def test_a_writer_that_is_cut_off_before_it_settles_ends_the_era(
+    bench: Bench, server: Server, proxy: Proxy
+) -> None:
+    cut, whole = await bench.node(proxy.url), await bench.node(server.url)
+    old = whole.rows.put(value=b"1")
+    pledge = await cut.begin()
+    await server.do("DEL", *await server.keys(b"m"))
+    ticket = await whole.ticket()
+    new = whole.rows.put(value=b"2")
+    await whole.hot.fill([(ticket, old)], whole.clock.now())
+    assert await whole.copy() == old
+    proxy.refuses = True
+    proxy.cut()
+    await cut.settle(pledge, new)
+    assert await whole.sees(new)
+    assert bench.keeper.muted == 1
+
+
 async def test_writes_that_fail_together_share_one_mute(bench: Bench, server: Server) -> None:
     a = await bench.node(server.url)
     await server.kill()

@@ -38,9 +38,11 @@ empty or with old data, a promoted replica, or a stranger behind the same addres
 - W asks for the era after its commit, and settles in that one. If another begins after that, all of its copies come from reads
   of the warm tier after W's commit, or from writers that began after it.
 - The era before may still be trusted by others for a lease. So who learns that the era is another one than it knew holds its
-  writes back for a lease (and 10 %, as clocks differ). An era that came and went unseen is one too: `Trust` counts.
-- Where there is no era and nobody is mute nothing is held back: without a successor an era ends by a mute only, whoever is mute
-  stays so until its lease is over, and none begins before. (Here the wall clocks of nodes must agree to some seconds.)
+  writes back for a lease (and 10 %, as clocks differ). One that came and went unseen counts, too, so `Trust` must differ after
+  it.
+- A process that has just begun knows of no era before. Where there is none then and nobody is mute, nothing is held back:
+  without a successor an era ends by a mute only, whoever is mute stays so until its lease is over, and none begins before.
+  (This alone needs wall clocks of nodes that agree to some seconds.)
 
 **What cannot be told.** If Redis does not take the mark or the settling, whatever the reason, the node is muted in the warm
 tier: that ends the era, durably, and lets none begin; then it waits out the lease. All who fail meanwhile share that. While it

@@ -49,7 +49,7 @@ class Cold:
         if self._values is None:
             raise StorageError(
                 f"The value of memory {number} lies in the archive {archive}, and there is no cold tier",
-                hint="Start with the ARCHIVE_URL or data directory with which it was archived",
+                hint="Start with the UNIFIED_MEMORY_ARCHIVE or the data directory with which it was archived",
                 archive=archive,
             )
         self._asked.times = self.counted() + 1

@@ -200,6 +200,7 @@ CREATE INDEX idx_archived_archive ON archived(archive);
 CREATE TABLE hot_mutes (node TEXT PRIMARY KEY, until TIMESTAMP NOT NULL) WITHOUT ROWID;
 ALTER TABLE counters ADD COLUMN hot_era TEXT NOT NULL DEFAULT '';
 ALTER TABLE counters ADD COLUMN hot_servers JSON NOT NULL DEFAULT '[]';
+ALTER TABLE counters ADD COLUMN hot_changes INTEGER NOT NULL DEFAULT 0;
 """,
     ),
 )

@@ -410,6 +410,10 @@ class SQLiteStorage(Warm):
             rows = point.execute(CHANGED, (seq,)).fetchall()
         return now, [(str(row[0]), str(row[1])) for row in rows]
 
+    @property
+    def copies_used(self) -> bool:
+        return self._write.copies_used
+
     async def trust(self, now: int) -> Trust:
         with storage_errors():
             row = self._read_point(trust.TRUST, (now,))

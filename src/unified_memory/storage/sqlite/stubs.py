@@ -107,6 +107,8 @@ def publish(connection: Database, name: str, memories: int, bytes_raw: int, byte
         "UPDATE archives SET state = 'live', changed_at = ?, memories = ?, bytes_raw = ?, bytes_stored = ? WHERE number = ?",
         (now, memories, bytes_raw, bytes_stored, _written(connection, name)),
     )
+    # Copies in other processes say that they are warm.
+    connection.execute("UPDATE counters SET epoch = epoch + 1")
 
 
 def take_back(connection: Database, values: Sequence[tuple[int, int, bytes]]) -> tuple[int, int]:

@@ -101,6 +101,8 @@ class Transaction:
         self._stale = False
         # Whether there may be stubs.
         self._archived = False
+        # Whether anybody may be using hot copies.
+        self.copies_used = False
         self._use: dict[int, list[int]] = {}
         self._sessions: dict[tuple[int, str], tuple[str | None, int]] = {}
         self._written = 0
@@ -116,11 +118,12 @@ class Transaction:
         found = self.connection.execute("PRAGMA user_version").get
         if found != VERSION:
             raise SchemaTooNewError(found, VERSION)
-        self.last_id, self.last_seq, epoch, self.read_only, embedded, stale, archived = self.connection.execute(
+        self.last_id, self.last_seq, epoch, self.read_only, embedded, stale, archived, hot = self.connection.execute(
             "SELECT last_id, last_seq, epoch, read_only, EXISTS (SELECT 1 FROM models), EXISTS (SELECT 1 FROM stale_text),"
-            " EXISTS (SELECT 1 FROM archived) FROM counters"
+            " EXISTS (SELECT 1 FROM archived), hot_era <> '' OR EXISTS (SELECT 1 FROM hot_mutes) FROM counters"
         ).get
         self._embedded, self._stale, self._archived = bool(embedded), bool(stale), bool(archived)
+        self.copies_used = bool(hot)
         self._written = self.last_seq
         if epoch != self._epoch:
             self._places.clear()

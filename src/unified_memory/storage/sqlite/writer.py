@@ -98,6 +98,11 @@ class Writer:
             self._loop.call_soon(self._hand_over)
         return await unit.future  # type: ignore[no-any-return]  # the future carries what `work` returns
 
+    @property
+    def copies_used(self) -> bool:
+        """See `Warm.copies_used`: as of the transaction that began last, which is no older than what was committed last."""
+        return self._transaction.copies_used
+
     async def truncate(self) -> None:
         """Empties the log into the database and gives its room back, where no reader stands in the way."""
         emptied = self._loop.create_future()
