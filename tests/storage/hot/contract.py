@@ -15,12 +15,12 @@ class HotContract:
 
     async def test_a_filled_copy_is_given_as_it_was_read(self, one: Warmed) -> None:
         memory = one.rows.put(value=b'{"a": [1, 2.50, "\xc3\xa4"]}', session_id="s")
-        await one.read()
+        await one.copied()
         assert await one.copy() == (memory if self.gives else None)
 
     async def test_a_copy_that_a_caller_changes_stays_as_it_was(self, one: Warmed) -> None:
         one.rows.put()
-        await one.read()
+        await one.copied()
         if copy := await one.copy():
             copy.access_count += 7
             copy.value = b"0"
@@ -52,14 +52,14 @@ class HotContract:
 
     async def test_what_was_removed_is_not_read(self, one: Warmed) -> None:
         await one.store()
-        await one.read()
+        await one.copied()
         await one.remove()
         assert await one.read() is None
         assert await one.read() is None
 
     async def test_a_copy_ends_at_the_instant_at_which_its_memory_does(self, one: Warmed) -> None:
         memory = one.rows.put(expires_at=one.clock.now() + 10 * SECOND)
-        await one.read()
+        await one.copied()
         one.clock.advance(9.999_999)
         assert await one.copy() == (memory if self.gives else None)
         one.clock.advance(0.000_001)
@@ -88,7 +88,7 @@ class HotContract:
 
     async def test_a_write_that_failed_leaves_what_was_there(self, one: Warmed) -> None:
         memory = one.rows.put()
-        await one.read()
+        await one.copied()
         pledge = await one.begin()
         await one.settle(pledge)
         assert await one.read() == memory
@@ -106,7 +106,7 @@ class HotContract:
 
     async def test_accesses_are_added_to_the_copy(self, one: Warmed) -> None:
         memory = one.rows.put()
-        await one.read()
+        await one.copied()
         await one.count(memory, 2, 2_000_000)
         await one.count(memory, 3, 1_000_000)
         await one.count(structs.replace(memory, id=memory.id + 1), 9, 9_000_000)
@@ -116,12 +116,12 @@ class HotContract:
 
     async def test_hits_misses_and_fills_are_counted(self, one: Warmed) -> None:
         one.rows.put()
-        await one.read()
-        await one.read()
+        await one.copied()
+        await one.copied()
         counts = one.hot.state().counts
         assert (counts.hits, counts.fills, counts.failures) == ((1, 1, 0) if self.gives else (0, 0, 0))
 
     async def test_it_may_be_closed_twice(self, one: Warmed) -> None:
-        await one.read()
+        await one.copied()
         await one.hot.close()
         await one.hot.close()

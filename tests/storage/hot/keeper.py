@@ -129,6 +129,11 @@ class Warmed:
             await self.hot.fill([(found, structs.replace(memory))], self.clock.now())
         return memory
 
+    async def copied(self, key: str = "k") -> Memory | None:
+        """Reads through with a new lease, however busy the machine is, so that there is a copy afterwards."""
+        await self.hot.open()
+        return await self.read(key)
+
     async def sees(self, memory: Memory | None, key: str = "k") -> bool:
         """Whether that is read, with the lease that is left, with a new one, and once more, when there may be a copy."""
         found = [await self.read(key)]

@@ -82,7 +82,7 @@ async def test_copies_lie_on_all_masters(bench: Bench, masters: list[Server]) ->
 async def test_a_slot_that_has_moved_is_found(bench: Bench, masters: list[Server]) -> None:
     a, b = await bench.node(_url(masters)), await bench.node(_url(masters))
     await a.store(value=b"1")
-    await a.read()
+    await a.copied()
     source = await _holder(masters)
     target = next(server for server in masters if server is not source)
     [key] = await source.keys(b"c")
@@ -98,7 +98,7 @@ async def test_a_slot_that_has_moved_is_found(bench: Bench, masters: list[Server
     new = await a.store(value=b"2")
     assert await b.sees(new)
     await recovered(a, b)
-    await b.read()
+    await b.copied()
     assert await a.copy() == new
     assert bench.keeper.muted == 0
 
@@ -107,7 +107,7 @@ async def test_a_slot_that_has_moved_is_found(bench: Bench, masters: list[Server
 async def test_a_master_that_is_gone_ends_the_era(bench: Bench, masters: list[Server]) -> None:
     a, b = await bench.node(_url(masters)), await bench.node(_url(masters))
     memory = await a.store()
-    await a.read()
+    await a.copied()
     holder = await _holder(masters)
     await holder.kill()
     new = await a.store()

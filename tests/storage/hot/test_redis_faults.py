@@ -53,12 +53,12 @@ async def test_a_server_that_is_gone_costs_nothing_but_speed(bench: Bench, serve
 async def test_a_server_that_comes_back_empty_is_used_again(bench: Bench, server: Server) -> None:
     a, b = await bench.node(server.url), await bench.node(server.url)
     memory = await a.store(value=b"1")
-    await a.read()
+    await a.copied()
     await server.kill()
     assert await a.sees(memory)
     await server.start()
     await recovered(a, b)
-    await a.read()
+    await a.copied()
     assert await b.copy() == memory
     await _bounded_round(a, b)
 
@@ -66,7 +66,7 @@ async def test_a_server_that_comes_back_empty_is_used_again(bench: Bench, server
 async def test_a_server_that_comes_back_with_old_data_gives_nothing_stale(bench: Bench, server: Server) -> None:
     a, b = await bench.node(server.url), await bench.node(server.url)
     await a.store(value=b"old")
-    await a.read()
+    await a.copied()
     assert await b.copy() is not None
     await server.do("SAVE")
     await a.store(value=b"1")
@@ -83,7 +83,7 @@ async def test_a_server_that_comes_back_with_old_data_gives_nothing_stale(bench:
 async def test_old_data_is_not_believed_after_writes_that_the_server_has_missed(bench: Bench, server: Server) -> None:
     a, b = await bench.node(server.url), await bench.node(server.url)
     await a.store(value=b"old")
-    await a.read()
+    await a.copied()
     await server.do("SAVE")
     await server.kill()
     new = await a.store(value=b"1")
@@ -99,7 +99,7 @@ async def test_old_data_is_not_believed_after_writes_that_the_server_has_missed(
 async def test_a_frozen_server_holds_nobody_up(bench: Bench, server: Server) -> None:
     a = await bench.node(server.url)
     a.rows.put()
-    await a.read()
+    await a.copied()
     server.freeze()
     async with asyncio.timeout(BOUND):
         assert await asyncio.gather(*(a.hot.look("n", f"{number}", 0) for number in range(200))) == [None] * 200
@@ -125,7 +125,7 @@ async def test_writers_that_stand_in_line_for_a_frozen_server_do_not_try_in_turn
 async def test_what_a_frozen_server_does_late_harms_nothing(bench: Bench, server: Server) -> None:
     a, b = await bench.node(server.url), await bench.node(server.url)
     a.rows.put()
-    await a.read()
+    await a.copied()
     server.freeze()
     new = await a.store()
     server.thaw()
@@ -138,7 +138,7 @@ async def test_what_a_frozen_server_does_late_harms_nothing(bench: Bench, server
 async def test_out_of_memory_is_told_and_harms_nothing(bench: Bench, server: Server) -> None:
     a, b = await bench.node(server.url), await bench.node(server.url)
     a.rows.put()
-    await a.read()
+    await a.copied()
     await server.do("CONFIG", "SET", "maxmemory", "1")
     await _bounded_round(a, b)
     assert a.hot.state().trouble == "Redis is out of memory"
@@ -150,7 +150,7 @@ async def test_out_of_memory_is_told_and_harms_nothing(bench: Bench, server: Ser
 async def test_a_replica_is_refused(bench: Bench, server: Server) -> None:
     a = await bench.node(server.url)
     a.rows.put()
-    await a.read()
+    await a.copied()
     await server.do("REPLICAOF", "127.0.0.1", "1")
     await _bounded_round(a)
     await until(lambda: a.hot.state().trouble == "Redis is a replica and takes no writes")
@@ -184,7 +184,7 @@ async def test_evictions_by_the_server_leave_nothing_stale(bench: Bench, server:
 async def test_nonsense_is_not_believed(bench: Bench, server: Server, proxy: Proxy, answer: bytes) -> None:
     a, b = await bench.node(proxy.url), await bench.node(server.url)
     a.rows.put()
-    await a.read()
+    await a.copied()
     proxy.answer = answer
     await _bounded_round(a, b)
     assert bench.keeper.muted == 1
@@ -197,7 +197,7 @@ async def test_nonsense_is_not_believed(bench: Bench, server: Server, proxy: Pro
 async def test_a_damaged_copy_is_not_given(bench: Bench, server: Server) -> None:
     a = await bench.node(server.url)
     memory = a.rows.put()
-    await a.read()
+    await a.copied()
     [key] = await server.keys(b"c")
     await server.do("SETRANGE", key, 60, b"\xff\xff")
     assert await a.copy() is None
@@ -238,7 +238,7 @@ async def test_a_cut_connection_is_made_anew(bench: Bench, server: Server, proxy
 async def test_of_two_nodes_one_is_cut_off(bench: Bench, server: Server, proxy: Proxy) -> None:
     cut, whole = await bench.node(proxy.url), await bench.node(server.url)
     old = whole.rows.put()
-    await whole.read()
+    await whole.copied()
     proxy.refuses = True
     proxy.cut()
     assert await whole.copy() == old
@@ -285,7 +285,7 @@ async def test_a_node_stays_mute_until_nobody_trusts_the_era_any_more(
 ) -> None:
     cut, whole = await bench.node(proxy.url), await bench.node(server.url)
     whole.rows.put()
-    await whole.read()
+    await whole.copied()
     proxy.cut()
     proxy.refuses = True
     await whole.hot.open()
@@ -327,7 +327,7 @@ async def test_where_neither_tier_can_be_told_the_write_fails(bench: Bench, serv
 async def test_a_keeper_that_fails_is_a_miss_for_readers(bench: Bench, server: Server) -> None:
     a = await bench.node(server.url)
     a.rows.put()
-    await a.read()
+    await a.copied()
     bench.keeper.broken = True
     await a.hot.open()
     assert a.hot.state().counts.failures == 1
@@ -338,7 +338,7 @@ async def test_a_keeper_that_fails_is_a_miss_for_readers(bench: Bench, server: S
 async def test_a_writer_that_gives_up_waiting_leaves_no_old_copy(bench: Bench, server: Server) -> None:
     a, b = await bench.node(server.url), await bench.node(server.url)
     a.rows.put(value=b"1")
-    await a.read()
+    await a.copied()
     pledge = await a.begin()
     new = a.rows.put(value=b"2")
     settling = asyncio.create_task(a.settle(pledge, new))
@@ -352,7 +352,7 @@ async def test_a_writer_that_gives_up_waiting_leaves_no_old_copy(bench: Bench, s
 async def test_a_lease_that_has_run_out_is_a_miss_and_asks_anew(bench: Bench, server: Server) -> None:
     a = await bench.node(server.url)
     memory = a.rows.put()
-    await a.read()
+    await a.copied()
     asked = bench.keeper.asked
     await asyncio.sleep(LEASE_SECONDS)
     assert await a.hot.look("n", "k", a.clock.now()) is None
@@ -363,7 +363,7 @@ async def test_a_lease_that_has_run_out_is_a_miss_and_asks_anew(bench: Bench, se
 async def test_what_was_asked_in_an_era_is_not_given_out_after_it(bench: Bench, server: Server, proxy: Proxy) -> None:
     a, b = await bench.node(proxy.url), await bench.node(server.url)
     a.rows.put()
-    await a.read()
+    await a.copied()
     proxy.delay = 0.05
     looking = asyncio.create_task(a.hot.look("n", "k", a.clock.now()))
     await asyncio.sleep(0)
@@ -378,7 +378,7 @@ async def test_what_was_asked_in_an_era_is_not_given_out_after_it(bench: Bench, 
 async def test_a_process_that_stands_still_does_not_blame_the_server(bench: Bench, server: Server) -> None:
     a = await bench.node(server.url)
     a.rows.put()
-    await a.read()
+    await a.copied()
     looking = asyncio.create_task(a.hot.look("n", "k", a.clock.now()))
     await asyncio.sleep(0)
     time.sleep(0.3)  # noqa: ASYNC251 - the loop is what stands still
@@ -391,7 +391,7 @@ async def test_another_server_behind_the_same_url_begins_another_era(
 ) -> None:
     a = await bench.node(proxy.url)
     a.rows.put(value=b"1")
-    await a.read()
+    await a.copied()
     era = bench.keeper.era
     other = Server(tmp_path_factory.mktemp("other"))
     await other.start()
@@ -408,8 +408,8 @@ async def test_another_server_behind_the_same_url_begins_another_era(
 async def test_two_databases_of_one_server_are_two_places(bench: Bench, server: Server) -> None:
     a, b = await bench.node(server.url), await bench.node(server.url.replace("/0", "/1"))
     a.rows.put(value=b"1")
-    await a.read()
-    await b.read()
+    await a.copied()
+    await b.copied()
     for node in (a, b, a, b):
         new = await node.store()
         assert await a.sees(new)

@@ -32,13 +32,13 @@ async def _lose(server: Server, kind: bytes) -> None:
 
 async def test_one_node_reads_what_the_other_has_put(a: Warmed, b: Warmed) -> None:
     memory = a.rows.put()
-    await a.read()
+    await a.copied()
     assert await b.copy() == memory
 
 
 async def test_one_node_reads_what_the_other_has_written(a: Warmed, b: Warmed) -> None:
     a.rows.put()
-    await a.read()
+    await a.copied()
     new = await b.store(value=b"2")
     assert await a.copy() == new
 
@@ -63,7 +63,7 @@ async def test_a_second_reader_does_not_take_the_ticket_of_the_first(a: Warmed, 
 
 async def test_between_begin_and_settle_nobody_is_given_copy_or_ticket(a: Warmed, b: Warmed) -> None:
     a.rows.put()
-    await a.read()
+    await a.copied()
     pledge = await a.begin()
     assert await b.hot.look("n", "k", b.clock.now()) is None
     await a.settle(pledge, a.rows.put())
@@ -71,7 +71,7 @@ async def test_between_begin_and_settle_nobody_is_given_copy_or_ticket(a: Warmed
 
 async def test_a_writer_that_is_killed_after_its_commit_leaves_nothing_stale(a: Warmed, b: Warmed) -> None:
     a.rows.put(value=b"1")
-    await a.read()
+    await a.copied()
     await a.begin()
     new = a.rows.put(value=b"2")
     assert await b.copy() is None
@@ -80,7 +80,7 @@ async def test_a_writer_that_is_killed_after_its_commit_leaves_nothing_stale(a: 
 
 async def test_two_writers_that_settle_in_the_order_of_their_commits_leave_the_last(a: Warmed, b: Warmed) -> None:
     a.rows.put()
-    await a.read()
+    await a.copied()
     first, second = await a.begin(), await b.begin()
     one, two = a.rows.put(value=b"1"), a.rows.put(value=b"2")
     await a.settle(first, one)
@@ -93,7 +93,7 @@ async def test_two_writers_that_settle_against_the_order_of_their_commits_leave_
     a: Warmed, b: Warmed
 ) -> None:
     a.rows.put()
-    await a.read()
+    await a.copied()
     first, second = await a.begin(), await b.begin()
     one, two = a.rows.put(value=b"1"), a.rows.put(value=b"2")
     await b.settle(second, two)
@@ -104,7 +104,7 @@ async def test_two_writers_that_settle_against_the_order_of_their_commits_leave_
 
 async def test_a_writer_whose_mark_another_shares_is_killed_and_leaves_nothing_stale(a: Warmed, b: Warmed) -> None:
     a.rows.put()
-    await a.read()
+    await a.copied()
     await a.begin()
     second = await b.begin()
     one = a.rows.put(value=b"1")
@@ -118,7 +118,7 @@ async def test_a_write_after_a_removal_that_settles_late_leaves_no_copy_of_what_
     a: Warmed, b: Warmed
 ) -> None:
     a.rows.put()
-    await a.read()
+    await a.copied()
     first, second = await a.begin(), await b.begin()
     one = a.rows.put(value=b"1")
     a.rows.remove()
@@ -130,7 +130,7 @@ async def test_a_write_after_a_removal_that_settles_late_leaves_no_copy_of_what_
 
 async def test_a_mark_that_is_lost_lets_no_old_version_stay(a: Warmed, b: Warmed, server: Server) -> None:
     old = a.rows.put(value=b"1")
-    await a.read()
+    await a.copied()
     pledge = await a.begin()
     await _lose(server, b"m")
     ticket = await b.ticket()
@@ -158,7 +158,7 @@ async def test_a_mark_that_is_lost_does_not_cost_a_newer_copy(a: Warmed, b: Warm
     one = a.rows.put(value=b"2")
     await _lose(server, b"m")
     a.rows.put(value=b"3")
-    newest = await b.read()
+    newest = await b.copied()
     await a.settle(pledge, one)
     assert await b.copy() == newest
 
@@ -178,7 +178,7 @@ async def test_with_a_lost_mark_the_one_of_a_later_writer_keeps_the_older_versio
     a: Warmed, b: Warmed, server: Server
 ) -> None:
     a.rows.put()
-    await a.read()
+    await a.copied()
     first = await a.begin()
     await _lose(server, b"m")
     second = await b.begin()
@@ -192,7 +192,7 @@ async def test_with_a_lost_mark_the_one_of_a_later_writer_keeps_the_older_versio
 
 async def test_without_a_mark_of_its_own_a_writer_puts_nothing(a: Warmed, server: Server) -> None:
     a.rows.put()
-    await a.read()
+    await a.copied()
     pledge = await a.begin()
     await _lose(server, b"m")
     await a.settle(pledge, a.rows.put(session_id="s"))
@@ -204,7 +204,7 @@ async def test_a_ticket_that_is_lost_is_worth_nothing(a: Warmed, b: Warmed, serv
     ticket = await a.ticket()
     await _lose(server, b"t")
     a.rows.put(value=b"2")
-    newest = await b.read()
+    newest = await b.copied()
     await a.hot.fill([(ticket, old)], a.clock.now())
     assert await a.copy() == newest
 
@@ -231,7 +231,7 @@ async def test_marks_tickets_copies_and_the_order_of_use_all_pass(a: Warmed, ser
 
 async def test_a_new_era_makes_copies_and_tickets_of_the_old_one_worthless(a: Warmed, b: Warmed, bench: Bench) -> None:
     old = a.rows.put()
-    await a.read()
+    await a.copied()
     ticket = await a.ticket("other")
     bench.keeper.end_by_commit("another era")
     await b.hot.outlive(b.clock.now())
@@ -258,7 +258,7 @@ async def test_a_write_that_began_in_no_era_settles_in_the_one_that_has_begun(be
     pledge = await a.begin()
     assert not pledge.era
     b = await bench.node(server.url)
-    await b.read()
+    await b.copied()
     assert await b.copy() == old
     new = a.rows.put(value=b"2")
     await a.settle(pledge, new)
@@ -269,7 +269,7 @@ async def test_a_node_that_does_not_read_tells_all_the_same(bench: Bench, server
     b = await bench.node(server.url)
     a = await bench.node(server.url, reads=False)
     a.rows.put(value=b"1")
-    await b.read()
+    await b.copied()
     new = await a.store(value=b"2")
     assert await b.sees(new)
     assert await a.hot.look("n", "k", a.clock.now()) is None
@@ -285,7 +285,7 @@ async def test_where_nobody_reads_no_era_begins_and_no_write_needs_the_server(be
 
 async def test_a_node_at_rest_gives_and_begins_nothing_and_others_go_on(a: Warmed, b: Warmed, bench: Bench) -> None:
     a.rows.put()
-    await a.read()
+    await a.copied()
     a.hot.rest()
     assert await a.hot.look("n", "k", a.clock.now()) is None
     await until(lambda: bench.keeper.muted == 1 and not bench.keeper.mutes)
@@ -293,7 +293,7 @@ async def test_a_node_at_rest_gives_and_begins_nothing_and_others_go_on(a: Warme
     new = await a.store(value=b"2")
     assert await b.sees(new)
     await b.hot.open()
-    await b.read()
+    await b.copied()
     assert await b.copy() == new
 
 

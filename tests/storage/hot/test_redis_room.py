@@ -106,7 +106,7 @@ async def test_a_copy_lives_as_long_as_its_memory_or_hot_ttl(bench: Bench, serve
 async def test_a_value_too_large_is_refused(bench: Bench, server: Server) -> None:
     one = await bench.node(server.url, max_bytes=1_000_000)
     one.rows.put(value=b"x" * (1_000_000 // BUCKETS // 4))
-    await one.read()
+    await one.copied()
     assert await one.copy() is None
     assert one.hot.state().counts.refused == 1
 

@@ -37,7 +37,7 @@ async def trio(tmp_path: Path) -> AsyncIterator[tuple[Server, Server, Server]]:
 async def test_the_master_is_found(bench: Bench, trio: tuple[Server, Server, Server]) -> None:
     one = await bench.node(f"redis+sentinel://127.0.0.1:1,127.0.0.1:{trio[2].port}/main")
     memory = one.rows.put()
-    await one.read()
+    await one.copied()
     assert await one.copy() == memory
     assert len(await trio[0].keys(b"c")) == 1
 
@@ -57,7 +57,7 @@ async def test_after_a_failover_the_new_master_is_used_and_nothing_is_stale(
     url = f"redis+sentinel://127.0.0.1:{sentinel.port}/main"
     a, b = await bench.node(url), await bench.node(url)
     a.rows.put(value=b"1")
-    await a.read()
+    await a.copied()
 
     async def followed() -> bool:
         return bool(await replica.keys(b"c") and await sentinel.do("SENTINEL", "REPLICAS", "main"))

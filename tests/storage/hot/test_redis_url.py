@@ -84,7 +84,7 @@ async def test_a_password_is_used_and_shown_nowhere(bench: Bench, server: Server
     good = await bench.node(server.url.replace("//", "//app:hidden@"))
     bad = await bench.node(server.url.replace("//", "//app:hidden2@"))
     good.rows.put()
-    await good.read()
+    await good.copied()
     assert await good.copy() is not None
     await until(lambda: bad.hot.state().trouble is not None)
     assert bad.hot.state().trouble == "Redis refuses the user or the password"

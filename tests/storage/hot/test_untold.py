@@ -36,7 +36,7 @@ class TestUntold(HotContract):
     ) -> None:
         reader = await bench.node(server.url)
         reader.rows.put(value=b"1")
-        await reader.read()
+        await reader.copied()
         assert await reader.copy() is not None
         new = await one.store(value=b"2")
         assert await reader.sees(new)
@@ -52,7 +52,7 @@ class TestUntold(HotContract):
     ) -> None:
         reader = await bench.node(server.url)
         reader.rows.put(value=b"1")
-        await reader.read()
+        await reader.copied()
         await bench.keeper.mute("another", bench.clock.now(), bench.clock.now() + 10_000_000)
         new = await one.store(value=b"2")
         assert await reader.sees(new)
