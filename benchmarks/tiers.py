@@ -319,6 +319,8 @@ async def many(directory: Path, count: int, progress: Progress) -> Many:
         start = time.perf_counter()
         cold = await archive(service, NAMESPACE)
         taken = time.perf_counter() - start
+    # Before the reads that bring values back.
+    database = file.stat().st_size
     chance = random.Random(count)
     with serving(directory) as server, Rest(server.url) as rest:
         at_start = server.resident_bytes()
@@ -339,7 +341,7 @@ async def many(directory: Path, count: int, progress: Progress) -> Many:
         memories=count,
         cold=cold,
         demote_seconds=taken,
-        database=file.stat().st_size,
+        database=database,
         database_before=before,
         archive=disk_bytes(directory / _ARCHIVES),
         archives=len(archives),

@@ -142,7 +142,8 @@ async def test_a_failure_of_ours_is_told_with_its_code_and_facts(jobs: Jobs, sto
     await work.step(StorageFullError("No room"))
     failed = await ended(jobs, job)
     assert (failed.state, failed.done, failed.result) == (JobState.FAILED, 2, b"null")
-    assert msgspec.json.decode(failed.error) == {"code": "storage_full", "detail": "No room"}
+    told = {"code": "storage_full", "detail": "No room", "hint": "Free space, or delete memories"}
+    assert msgspec.json.decode(failed.error) == told
     assert (await kept(storage, job)).state is JobState.FAILED
     job, work = await started(jobs)
     await work.step(InvalidInputError("set.ttl", "ttl is wrong", limit=5))

@@ -364,7 +364,7 @@ ROUTES: tuple[Route, ...] = (
         description="Moves all its values out of the database into archives. The memories are found, listed and retrieved as "
         "before; a retrieve brings its value back. `dry_run` only tells what would move.",
         parameters=("wait",),
-        errors=("refused", "namespace_not_found", "storage_full"),
+        errors=("refused", "read_only", "namespace_not_found", "storage_full"),
     ),
     Route(
         method="POST",
@@ -377,7 +377,7 @@ ROUTES: tuple[Route, ...] = (
         long=True,
         description="Moves all its values into the database. `dry_run` only tells what would move.",
         parameters=("wait",),
-        errors=("refused", "read_only", "namespace_not_found", "storage_full", "archive_missing"),
+        errors=("refused", "read_only", "namespace_not_found", "storage_full"),
     ),
     Route(
         method="POST",

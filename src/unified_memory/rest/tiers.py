@@ -35,6 +35,8 @@ _request = msgspec.json.Decoder(ArchiveRequest)
 async def archive(service: Service, call: Call) -> Answer:
     """POST /archive."""
     request, seconds = await _read(service, call)
+    if not request.dry_run:
+        await service.tiering.require_moves()
     service.tiering.require_cold()
     uses = await service.tiering.plan(call.principal, request.namespace, recursive=request.recursive)
     if request.dry_run:

@@ -28,13 +28,15 @@ class Guard:
         size = await self._storage.size() if self._limit else None
         self._full = size is not None and size >= self._limit * NEAR
 
+    async def switched_off(self) -> str | None:
+        """Why writes are off by setting or by command, so that nothing at all should move; None where they are not."""
+        return "READ_ONLY is set" if self._by_setting else await self._storage.read_only()
+
     async def reason(self) -> str | None:
         """Why writes are off, None where they are on."""
-        if self._by_setting:
-            return "READ_ONLY is set"
-        if self._full:
+        if self._full and not self._by_setting:
             return "STORAGE_LIMIT is nearly reached"
-        return await self._storage.read_only()
+        return await self.switched_off()
 
     async def switch(self, reason: str | None) -> None:
         """Switches writes off for every process, or on again."""

@@ -6,7 +6,13 @@ from collections.abc import AsyncIterator, Sequence
 from msgspec import UNSET, Struct
 
 from unified_memory.model.clock import SECOND, Clock
-from unified_memory.model.errors import PermissionDeniedError, ReadOnlyError, RefusedError, StorageError
+from unified_memory.model.errors import (
+    PermissionDeniedError,
+    ReadOnlyError,
+    RefusedError,
+    StorageCorruptError,
+    StorageError,
+)
 from unified_memory.model.memory import Memory
 from unified_memory.model.namespace import check_namespace
 from unified_memory.model.principal import Principal
@@ -76,23 +82,35 @@ class Tiering:
     async def archive(self, principal: Principal, namespace: str, *, recursive: bool) -> AsyncIterator[Moved]:
         """Archives all that lies in the warm tier of a namespace, archive by archive.
 
-        Raises RefusedError where there is no cold tier, StorageFullError and below.
+        Raises RefusedError where there is no cold tier, ReadOnlyError, StorageFullError and below.
         """
         scopes = self._scopes(principal, namespace)
+        await self.require_moves()
         self.require_cold()
         async for moved in self._demote_all(scopes, self._clock.now() + 1, recursive=recursive):
             yield moved
 
     async def recall(self, principal: Principal, namespace: str, *, recursive: bool) -> AsyncIterator[Moved]:
-        """Brings all cold memories of a namespace back, some hundred at a time. Raises ReadOnlyError, StorageFullError."""
+        """Brings all cold memories of a namespace back, some hundred at a time.
+
+        Raises ReadOnlyError, StorageFullError, and at the end StorageCorruptError where some cannot be read.
+        """
         scopes = self._scopes(principal, namespace)
         await self.require_writes()
-        tiers, last = self._several(), 0
+        tiers, last, damaged = self._several(), 0, 0
         while ids := await tiers.archived_ids(
             scopes, self._clock.now(), recursive=recursive, after_id=last, limit=RECALLED
         ):
-            yield await tiers.promote(ids, self._clock.now())
+            moved = await tiers.promote(ids, self._clock.now())
+            damaged += moved.damaged
+            yield moved
             last = ids[-1]
+        if damaged:
+            raise StorageCorruptError(
+                f"{damaged} values cannot be read and stay archived; all others are back",
+                hint="unified-memory check names them",
+                damaged=damaged,
+            )
 
     def _scopes(self, principal: Principal, namespace: str) -> tuple[str, ...]:
         check_namespace(namespace)
@@ -104,6 +122,11 @@ class Tiering:
         if self._tiers is None:
             raise RefusedError(ONE_TIER)
         return self._tiers
+
+    async def require_moves(self) -> None:
+        """Raises ReadOnlyError where writes are switched off. Near STORAGE_LIMIT archives are what makes room."""
+        if (reason := await self._guard.switched_off()) is not None:
+            raise ReadOnlyError(reason)
 
     async def require_writes(self) -> None:
         """Raises ReadOnlyError where writes are off."""
@@ -129,8 +152,11 @@ class Tiering:
 
     # ---- by time and by size
     async def demote(self) -> AsyncIterator[Moved]:
-        """One pass: values that were not used for long, then as many as the sizes ask for, least important first."""
-        if self._tiers is None or self._tiers.cold_off is not None:
+        """One pass: values that were not used for long, then as many as the sizes ask for, least important first.
+
+        None while writes are switched off.
+        """
+        if await self._rests() or self._tiers is None:
             return
         now = self._clock.now()
         for after, scopes, recursive in await self._by_age():
@@ -148,6 +174,9 @@ class Tiering:
             yield moved
             await self._storage.shrink()
             excess = min(excess - moved.bytes, await self._excess())
+
+    async def _rests(self) -> bool:
+        return self._tiers is None or self._tiers.cold_off is not None or bool(await self._guard.switched_off())
 
     async def _by_age(self) -> list[tuple[float, tuple[str, ...], bool]]:
         """(seconds without use, namespaces, whether all below them) of each group of namespaces that has such a limit."""
@@ -207,13 +236,18 @@ class Tiering:
 
     # ---- archives
     async def compact(self) -> AsyncIterator[Compacted]:
-        """One pass: removes the files of dead archives, and compacts those of which half is dead."""
-        if self._tiers is None or self._tiers.cold_off is not None:
+        """One pass: removes the files of dead archives, and compacts those of which half is dead. None while writes are
+        switched off.
+        """
+        if await self._rests() or self._tiers is None:
             return
         await self._tiers.tidy(self._clock.now())
         for one in await self._tiers.archives():
             if one.state == "live" and one.live_bytes <= one.bytes_raw * COMPACT_SHARE:
-                yield await self._tiers.compact(one.name, self._clock.now())
+                compacted = await self._tiers.compact(one.name, self._clock.now())
+                # What is damaged stays, and is tried again each time: it may be mended.
+                if compacted.memories or not compacted.damaged:
+                    yield compacted
 
     async def state(self) -> TierState:
         """All tiers at a glance; where the storage has one only, that as the warm one."""

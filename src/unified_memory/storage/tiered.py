@@ -88,7 +88,7 @@ class TieredStorage(Forwarding, Tiers):
         self._archive = archive
         self._cold_off = cold_off
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.counts = TierCounts()
+        self._counts = TierCounts()
 
     # ---- one's own life
     async def open(self) -> None:
@@ -147,7 +147,8 @@ class TieredStorage(Forwarding, Tiers):
         memory = await self._warm.get(namespace, key, now)
         # A cold memory is about to become warm; a copy would go on saying that it is not.
         if isinstance(found, Ticket) and memory is not None and memory.tier == "warm":
-            self._behind(self._copies.fill([(found, memory)], now))
+            # One of its own: whoever asked counts this access in theirs.
+            self._behind(self._copies.fill([(found, replace(memory))], now))
         return memory
 
     def _behind(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
@@ -296,6 +297,11 @@ class TieredStorage(Forwarding, Tiers):
 
     # ---- between warm and cold
     @property
+    def counts(self) -> TierCounts:
+        """See `Tiers.counts`."""
+        return replace(self._counts, cold_reads=0 if self._archive is None else self._archive.reads)
+
+    @property
     def cold_off(self) -> str | None:
         """See `Tiers.cold_off`."""
         return self._cold_off if self._archive is None else None
@@ -318,6 +324,8 @@ class TieredStorage(Forwarding, Tiers):
 
     async def demote(self, chosen: Sequence[Demotable], now: int, progress: Progress | None = None) -> Moved:
         """See `Tiers.demote`."""
+        if not chosen:
+            return Moved()
         wanted = {one.id: one.seq for one in chosen}
         ids = sorted(wanted)
         chunks = [ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK)]
@@ -344,7 +352,7 @@ class TieredStorage(Forwarding, Tiers):
                     progress(moved.memories, len(ids))
 
         await self._write_archive(chunks, values, put, now)
-        self.counts.demotions += moved.memories
+        self._counts.demotions += moved.memories
         return moved
 
     async def _write_archive(
@@ -395,12 +403,24 @@ class TieredStorage(Forwarding, Tiers):
         """See `Tiers.promote`."""
         moved = Moved()
         for start in range(0, len(ids), CHUNK):
-            found = await self._warm.get_by_id(ids[start : start + CHUNK], now)
+            found, damaged = await self._readable(ids[start : start + CHUNK], now)
+            moved.damaged += damaged
             values = [(m.id, m.seq, m.value) for m in found if m is not None and m.tier == "cold"]
             for part in _parts(values, PROMOTED_BYTES):
                 moved += Moved(*await self._warm.take_back(part))
-        self.counts.promotions += moved.memories
+        self._counts.promotions += moved.memories
         return moved
+
+    async def _readable(self, ids: Sequence[int], now: int) -> tuple[list[Memory | None], int]:
+        """Memories by id, and how many of them cannot be read."""
+        try:
+            return await self._warm.get_by_id(ids, now), 0
+        except StorageCorruptError:
+            if len(ids) == 1:
+                # `check` names it.
+                return [], 1
+        halves = [await self._readable(half, now) for half in (ids[: len(ids) // 2], ids[len(ids) // 2 :])]
+        return [*halves[0][0], *halves[1][0]], halves[0][1] + halves[1][1]
 
     async def compact(self, archive: str, now: int) -> Compacted:
         """See `Tiers.compact`."""
@@ -438,8 +458,8 @@ class TieredStorage(Forwarding, Tiers):
 
         chunks = [places[start : start + CHUNK] for start in range(0, len(places), CHUNK)]
         written = await self._write_archive(chunks, values, put, now) if chunks else None
-        await self._warm.retire_archive(archive, self._clock.now())
-        self.counts.compactions += 1
+        dead = await self._warm.retire_archive(archive, self._clock.now())
+        self._counts.compactions += dead or carried > 0
         return Compacted(carried, before, 0 if written is None else written.bytes_stored, damaged)
 
     async def tidy(self, now: int) -> int:
@@ -453,6 +473,8 @@ class TieredStorage(Forwarding, Tiers):
                 if one.live:
                     size = await asyncio.to_thread(archive.size, name)
                     await self._warm.publish_archive(name, one.live, one.live_bytes, size, now)
+                    # It holds what was never taken out of the warm tier, too.
+                    await self.compact(name, now)
                 else:
                     await self._warm.retire_archive(name, now)
             elif one.state == "dead" and one.changed_at <= now - LINGER_MICROSECONDS:

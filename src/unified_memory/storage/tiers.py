@@ -12,14 +12,16 @@ from unified_memory.storage.warm import ArchiveUse, Demotable, TierUses
 
 
 class Moved(Struct):
-    """How many memories changed their tier, and how many bytes of value."""
+    """How many memories changed their tier, and how many bytes of value. `damaged`: values that cannot be read, and stay."""
 
     memories: int = 0
     bytes: int = 0
+    damaged: int = 0
 
     def __iadd__(self, other: "Moved") -> Self:
         self.memories += other.memories
         self.bytes += other.bytes
+        self.damaged += other.damaged
         return self
 
 
@@ -44,7 +46,10 @@ class TierCounts(Struct):
 class Tiers(ABC):
     """The moves. None of them changes a version, a place in the commit order, or when a memory expires."""
 
-    counts: TierCounts
+    @property
+    @abstractmethod
+    def counts(self) -> TierCounts:
+        """What happened between tiers since this process began."""
 
     @property
     @abstractmethod

@@ -53,6 +53,7 @@ class Archive:
 
     def __init__(self, files: Files, *, cache_bytes: int = 32 * 1024**2) -> None:
         self._files = files
+        self.reads = 0
         self._blocks: Cache[tuple[str, int], Records] = Cache(cache_bytes, lambda records: records.memory_bytes)
         self._opened: Cache[str, Opened] = Cache(_OPENED, lambda _: 1)
 
@@ -72,6 +73,7 @@ class Archive:
         Raises StorageCorruptError naming archive and block where it is damaged, or the value of another memory, and
         ArchiveMissingError.
         """
+        self.reads += 1
         records = self._blocks.get((archive, block))
         if records is None:
             records = self._read(archive, block)

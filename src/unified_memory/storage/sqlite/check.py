@@ -99,6 +99,7 @@ def _look(connection: Database, damaged: dict[int, str], progress: Progress | No
             why = damaged.get(row[0], "it is in no archive and not in the database")
             found.say(f"memory {row[0]} ({row[1]}: {row[2]})", f"Its value cannot be read: {why}", derived=False)
             tags.pop(row[0], 0)
+            found.again.discard(row[0])
             done += 1
             continue
         # What a deleted namespace held does too, and its language is no longer told.

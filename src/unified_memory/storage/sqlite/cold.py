@@ -6,7 +6,7 @@ It gives the JSON text of a value, and raises what reading it raises, which ends
 
 import threading
 
-from unified_memory.model.errors import StorageError
+from unified_memory.model.errors import ArchiveMissingError, StorageError
 from unified_memory.storage.sqlite.connection import Database
 from unified_memory.storage.warm import ColdValues
 
@@ -25,13 +25,17 @@ class Cold:
         """Teaches a connection the function."""
         connection.create_scalar_function("cold_value", self._value, 4)
 
-    def register_leniently(self, connection: Database, damaged: dict[int, str]) -> None:
-        """The same for a look at everything: a value that cannot be read is NULL, and `damaged` says of which memory and why."""
+    def register_leniently(self, connection: Database, damaged: dict[int, str], missing: set[str]) -> None:
+        """The same for a look at everything: a value that cannot be read is NULL, and `damaged` says of which memory and why,
+        `missing` which archives are not there.
+        """
 
         def value(archive: str, block: int, slot: int, number: int) -> str | None:
             try:
                 return self._value(archive, block, slot, number)
             except StorageError as error:
+                if isinstance(error, ArchiveMissingError):
+                    missing.add(archive)
                 damaged[number] = error.detail
                 return None
 

@@ -606,17 +606,25 @@ class SQLiteStorage(Warm):
     async def _on_fresh(self, work: Callable[[Database], T], damaged: dict[int, str]) -> T:
         """Runs a read on a connection of its own: an older one's picture of the index may be of before the last write."""
 
-        def read() -> T:
+        def read() -> tuple[T, bool]:
+            missing: set[str] = set()
+            damaged.clear()
             with storage_errors():
                 connection = connect(self.path, cache_kib=READER_CACHE_KIB)
-                self._cold.register_leniently(connection, damaged)
+                self._cold.register_leniently(connection, damaged, missing)
                 try:
-                    connection.execute("BEGIN")
-                    return work(connection)
+                    found = self._in_transaction(connection, work)
+                    return found, stubs.moved_away(connection, missing)
                 finally:
                     connection.close()
 
-        return await asyncio.to_thread(read)
+        found, again = await asyncio.to_thread(read)
+        for _ in range(TRIES - 1):
+            if not again:
+                break
+            # An archive that was compacted away while we read: what it held lies elsewhere now.
+            found, again = await asyncio.to_thread(read)
+        return found
 
 
 def files_size(path: Path) -> int:

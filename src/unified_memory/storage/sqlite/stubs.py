@@ -2,7 +2,7 @@
 on a reading connection.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -133,6 +133,12 @@ def archives(connection: Database) -> list[ArchiveUse]:
            FROM archives f LEFT JOIN archived a ON a.archive = f.number GROUP BY f.number ORDER BY f.number"""
     )
     return [ArchiveUse(*row) for row in rows]
+
+
+def moved_away(connection: Database, names: Iterable[str]) -> bool:
+    """Whether no stub refers to one of these archives any longer."""
+    sql = f"SELECT EXISTS (SELECT 1 FROM archived WHERE archive = {_NUMBER})"  # noqa: S608 - fixed columns
+    return not all(connection.execute(sql, (name,)).get for name in names)
 
 
 def of_archive(connection: Database, name: str, after_id: int, limit: int) -> list[Place]:

@@ -407,6 +407,13 @@ class Transaction:
         memory = self._by_id(number)
         self._index(number, self.place(memory.namespace), describe(memory.key, memory.attributes, memory.parsed()))
 
+    def _reindex_readable(self, number: int) -> None:
+        """The same, but of a value that cannot be read: `check` names it, and mends its index once it can."""
+        try:
+            self.reindex(number)
+        except StorageCorruptError:
+            self.connection.execute("DELETE FROM stale_text WHERE memory_id = ?", (number,))
+
     def _index(self, number: int, place: Place, told: Draft | Description) -> None:
         if self._stale:
             self.connection.execute("DELETE FROM stale_text WHERE memory_id = ?", (number,))
@@ -435,7 +442,7 @@ class Transaction:
         """Indexes memories again that are indexed as they were; how many are left."""
         self.settle()
         for (number,) in self.connection.execute("SELECT memory_id FROM stale_text LIMIT ?", (limit,)).fetchall():
-            self.reindex(number)
+            self._reindex_readable(number)
         return int(self.connection.execute("SELECT count(*) FROM stale_text").get)
 
     def rebuild(self) -> None:
@@ -444,7 +451,7 @@ class Transaction:
         self.connection.execute("DROP TABLE memory_text")
         self.connection.execute(MEMORY_TEXT)
         for (number,) in self.connection.execute("SELECT id FROM memories ORDER BY id").fetchall():
-            self.reindex(number)
+            self._reindex_readable(number)
             if number % REBUILD_FLUSH == 0:
                 self.flush()
 
