@@ -35,8 +35,11 @@ def _spawned(command: list[str]) -> subprocess.Popen[bytes]:
 class Server:
     """A valkey-server with its directory; may be killed and started again, on the same port and data."""
 
-    def __init__(self, directory: Path, *options: str, port: int | None = None, sentinel: bool = False) -> None:
+    def __init__(
+        self, directory: Path, *options: str, port: int | None = None, sentinel: bool = False, program: Path = _BINARY
+    ) -> None:
         self.directory = directory
+        self._program = program
         self.port = port or free_port()
         self.socket = directory / "s"
         self._options = options
@@ -54,7 +57,7 @@ class Server:
     async def start(self) -> None:
         """Starts it and waits until it answers."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        command = [str(_BINARY)]
+        command = [str(self._program)]
         if self._sentinel:
             command += [str(self.directory / "sentinel.conf"), "--sentinel"]
         command += [

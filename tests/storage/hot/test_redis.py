@@ -1,5 +1,9 @@
 """RedisHot with a server that does what it should."""
 
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
 import pytest
 
 from tests.storage.hot.bench import Bench
@@ -17,3 +21,17 @@ class TestRedis(HotContract):
     @pytest.fixture
     async def one(self, bench: Bench, server: Server) -> Warmed:
         return await bench.node(server.url)
+
+
+@pytest.mark.system("redis-server")
+class TestOldestRedis(HotContract):
+    """Debian's Redis is the oldest that is promised to do."""
+
+    @pytest.fixture
+    async def one(self, bench: Bench, tmp_path: Path) -> AsyncIterator[Warmed]:
+        program = shutil.which("redis-server")
+        assert program is not None
+        server = Server(tmp_path / "server", program=Path(program))
+        await server.start()
+        yield await bench.node(server.url)
+        await server.kill()
