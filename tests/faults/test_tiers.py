@@ -228,8 +228,6 @@ EACH: list[tuple[str, When]] = [
     *[(name, when) for name in (*MOVES, *FILES, *DATABASE) for when in ("before", "after")],
     *[(name, "half") for name in ("file write", "wal write", "db write")],
 ]
-# Of so many steps of a kind each is one to be killed at, of more so many of them.
-ALL_OF = 12
 
 
 @pytest.mark.parametrize(("name", "when"), CHOSEN, ids=str)
@@ -241,13 +239,16 @@ async def test_a_kill_during_a_move_loses_nothing_and_brings_nothing_back(
     assert await kill_at(Step(name, number, when), prepared, tmp_path / "data")
 
 
-@pytest.mark.slow
+# Of so many steps of a kind each is one to be killed at, of more so many of them.
+@pytest.mark.parametrize(
+    "of_each", [pytest.param(1, marks=pytest.mark.slow), pytest.param(12, marks=pytest.mark.nightly)]
+)
 @pytest.mark.parametrize(("name", "when"), EACH, ids=str)
-async def test_a_kill_at_every_step_of_a_move_loses_nothing_and_brings_nothing_back(
-    name: str, when: When, prepared: Prepared, tmp_path: Path
+async def test_a_kill_at_every_kind_of_step_of_a_move_loses_nothing_and_brings_nothing_back(
+    name: str, when: When, of_each: int, prepared: Prepared, tmp_path: Path
 ) -> None:
     count = prepared.counts[name]
-    numbers = sorted({1 + part * (count - 1) // (ALL_OF - 1) for part in range(ALL_OF)})
+    numbers = sorted({1 + (2 * part + 1) * (count - 1) // (2 * of_each) for part in range(of_each)})
     killed = [await kill_at(Step(name, number, when), prepared, tmp_path / str(number)) for number in numbers]
     assert sum(killed) > len(killed) / 2
 
@@ -267,7 +268,7 @@ async def test_two_processes_that_move_the_same_memories_lose_nothing(prepared: 
     await both(prepared, tmp_path / "data", 2)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 async def test_two_processes_that_move_the_same_memories_for_long_lose_nothing(
     prepared: Prepared, tmp_path: Path
 ) -> None:

@@ -213,7 +213,7 @@ class Link:
                         for at, answer in zip(missing, await line.ask([commands[at] for at in missing]), strict=True):
                             answers[at] = answer
             except TROUBLES:
-                self._gone(address)
+                await self._gone(address)
                 raise
             self._free.setdefault(address, []).append(line)
         for answer in answers:
@@ -236,13 +236,17 @@ class Link:
         except TROUBLES:
             if line is not None:
                 await line.close()
-            self._gone(address)
+            await self._gone(address)
             raise
         self._identities[address] = (line.identity, line.checked_at)
         return line
 
-    def _gone(self, address: Address) -> None:
+    async def _gone(self, address: Address) -> None:
         """Something has failed there: who answers next may be another."""
+        # Connections that nobody uses were cut with the one that failed; each of them would fail another probe.
+        free, self._free[address] = self._free.get(address, []), []
+        for line in free:
+            await line.close()
         self._failures[address] = self._failures.get(address, 0) + 1
         self._identities.pop(address, None)
         self._forget_places()

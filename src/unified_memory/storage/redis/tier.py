@@ -285,7 +285,7 @@ class RedisHot(Hot):
             ]
             answers = await self._tell(requests, _flag)
             if answers is None:
-                await self._watch.end()
+                await self._give_up()
             else:
                 pledge.era = era
                 pledge.had = frozenset(ref for ref, had in zip(wanted, answers, strict=True) if had)
@@ -317,8 +317,13 @@ class RedisHot(Hot):
                     )
                 )
             if await self._tell(requests, self._learn) is None:
-                await self._watch.end()
+                await self._give_up()
         await self._watch.held()
+
+    async def _give_up(self) -> None:
+        """Ends the era, which could not be told of a write. The probe may have succeeded before that mute began; so one more."""
+        await self._watch.end()
+        self._begin_task("probe", self._probe)
 
     async def outlive(self, now: int) -> None:  # noqa: ARG002 - time is the watch's
         """See Hot.outlive."""
@@ -487,12 +492,15 @@ class RedisHot(Hot):
                 self._trouble = _words(error)
                 delay = min(delay * 2, _LAST_PROBE_SECONDS)
             else:
-                break
-        try:
-            await self._watch.unmute()
-        except StorageError:
-            # It runs out by itself.
-            self._counts.failures += 1
+                try:
+                    await self._watch.unmute()
+                except StorageError:
+                    # It runs out by itself.
+                    self._counts.failures += 1
+                    break
+                if self._watch.mute_until <= self._clock.now():
+                    break
+                # A write that was under way has begun another mute.
         self._trouble = None
         self._begin_task("renew", self._renew)
 
