@@ -336,7 +336,7 @@ async def many(directory: Path, count: int, progress: Progress) -> Many:
         for _ in range(50):
             rest.send("POST", f"{API}/search", msgspec.json.encode({"query": "weekend camping family", "limit": 10}))
         after = server.resident_bytes()
-    archives = list((directory / _ARCHIVES).iterdir())
+    archives = list((directory / _ARCHIVES).glob("*.zar"))
     return Many(
         memories=count,
         cold=cold,

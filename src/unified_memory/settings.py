@@ -22,6 +22,7 @@ _YES = {"1", "true", "yes", "on"}
 _NO = {"0", "false", "no", "off"}
 SEMANTIC = ("off", "auto", "on")
 HOT_TIER = ("off", "auto", "on")
+LONGEST_HOT_TTL = 10 * 365 * 86_400
 
 
 class Secret(Struct, frozen=True):
@@ -268,6 +269,8 @@ def load(environment: Mapping[str, str] | None = None, **given: Any) -> Settings
     for name in ("hot_ttl", "tiering_interval"):
         if not getattr(settings, name) > 0:
             raise InvalidInputError(name, f"{name} must be greater than 0")
+    if settings.hot_ttl > LONGEST_HOT_TTL:
+        raise InvalidInputError("hot_ttl", "hot_ttl must be at most ten years")
     if not settings.demote_after >= 0:
         raise InvalidInputError("demote_after", "demote_after must not be less than 0", hint="0 for never")
     if settings.hot_tier not in HOT_TIER:

@@ -57,7 +57,7 @@ class Held(Struct):
 
     def files(self) -> set[str]:
         """All files of archives, unfinished ones too."""
-        return {one.name for one in (self.directory / "archive").glob("*")}
+        return {one.name for one in (self.directory / "archive").glob("*") if not one.name.startswith("token-")}
 
 
 @asynccontextmanager

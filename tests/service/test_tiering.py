@@ -12,6 +12,7 @@ from msgspec import Raw
 from tests.service.asking import Held, holding, raws, storing
 from unified_memory.model.clock import SECOND, SettableClock
 from unified_memory.model.errors import (
+    ArchiveMissingError,
     InvalidInputError,
     MemoryNotFoundError,
     PermissionDeniedError,
@@ -828,3 +829,51 @@ async def test_the_worker_archives_and_compacts_where_it_has_the_lease(directory
         await until(tidied)
         await worker.stop()
         assert await cold(one) == {"2", "3"}
+
+
+# ---- where archives lie
+async def test_archives_that_are_not_where_they_were_are_told_and_nothing_is_archived_elsewhere(
+    directory: Path,
+) -> None:
+    here, elsewhere = directory / "archive", directory / "elsewhere"
+
+    def started() -> contextlib.AbstractAsyncContextManager[Held]:
+        clock = SettableClock()
+        return holding(tiers_at(directory, clock), clock)
+
+    async with started() as one:
+        await one.store("k", "cold")
+        await archive(one)
+    here.rename(elsewhere)
+    async with started() as one:
+        assert (await one.service.upkeep.ready()).status == "degraded"
+        assert one.service.tiering.troubles() == [f"cold tier: {tiered.ASTRAY}"]
+        await one.store("l", "warm")
+        with pytest.raises(RefusedError):
+            await archive(one)
+        with pytest.raises(ArchiveMissingError):
+            await one.service.memories.retrieve(ANONYMOUS, "default", "k")
+    # An empty directory in its place is another one, too.
+    here.mkdir()
+    async with started() as one:
+        assert one.service.tiering.troubles() == [f"cold tier: {tiered.ASTRAY}"]
+        assert await demote(one) == Moved()
+    here.rmdir()
+    elsewhere.rename(here)
+    async with started() as one:
+        assert one.service.tiering.troubles() == []
+        assert (await one.service.memories.retrieve(ANONYMOUS, "default", "k")).parsed() == "cold"
+        assert (await archive(one)).memories == 2
+
+
+async def test_a_place_that_is_lost_while_the_service_runs_gets_no_archive(directory: Path) -> None:
+    clock = SettableClock()
+    async with holding(tiers_at(directory, clock), clock) as one:
+        await one.store("k", "cold")
+        await archive(one)
+        (directory / "archive").rename(directory / "elsewhere")
+        await one.store("l", "warm")
+        with pytest.raises(RefusedError):
+            await archive(one)
+        assert one.service.tiering.troubles() == [f"cold tier: {tiered.ASTRAY}"]
+        assert not (directory / "archive").exists()

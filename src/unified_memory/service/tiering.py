@@ -105,6 +105,8 @@ class Tiering:
             damaged += moved.damaged
             yield moved
             last = ids[-1]
+            await self._guard.look()
+            await self.require_writes()
         if damaged:
             raise StorageCorruptError(
                 f"{damaged} values cannot be read and stay archived; all others are back",
@@ -163,11 +165,19 @@ class Tiering:
             used_before = now - round(after * SECOND)
             async for moved in self._demote_all(scopes, used_before, recursive=recursive, least=True):
                 yield moved
+        if await self._excess() <= 0:
+            return
+        # The log, and pages that are free already, are no reason to archive anything.
+        await self._storage.shrink()
         excess = await self._excess()
         while excess > 0:
+            # What is written while this goes on waits for the next pass.
             chosen = await self._tiers.demotable(
-                ("",), self._clock.now(), recursive=True, used_before=self._clock.now() + 1, limit=ARCHIVE_MEMORIES
+                ("",), self._clock.now(), recursive=True, used_before=now + 1, limit=ARCHIVE_MEMORIES
             )
+            if _few(chosen) and sum(one.bytes for one in chosen) < excess:
+                # All of it would not be enough, and a file for it would free nothing.
+                break
             moved = await self._tiers.demote(_first(chosen, min(excess, ARCHIVE_BYTES)), self._clock.now())
             if not moved.memories:
                 break
@@ -176,6 +186,8 @@ class Tiering:
             excess = min(excess - moved.bytes, await self._excess())
 
     async def _rests(self) -> bool:
+        if self._tiers is not None:
+            await self._tiers.look_for_archives()
         return self._tiers is None or self._tiers.cold_off is not None or bool(await self._guard.switched_off())
 
     async def _by_age(self) -> list[tuple[float, tuple[str, ...], bool]]:
@@ -226,7 +238,7 @@ class Tiering:
         while chosen := await tiers.demotable(
             scopes, self._clock.now(), recursive=recursive, used_before=used_before, limit=ARCHIVE_MEMORIES
         ):
-            if least and len(chosen) < LEAST_MEMORIES and sum(one.bytes for one in chosen) < LEAST_BYTES:
+            if least and _few(chosen):
                 return
             moved = await tiers.demote(_first(chosen, ARCHIVE_BYTES), self._clock.now())
             if not moved.memories:
@@ -268,13 +280,19 @@ class Tiering:
         """Bytes of the warm tier's files, None where the storage has none."""
         return await self._storage.size() if self._tiers is None else await self._tiers.warm_files()
 
-    def hot_trouble(self) -> str | None:
-        """Why hot copies are not used although they should be."""
-        return self.hot_state().trouble
+    def troubles(self) -> list[str]:
+        """Why tiers are not used although they should be."""
+        hot = self.hot_state().trouble
+        cold = None if self._tiers is None else self._tiers.cold_trouble
+        return [*([f"hot tier: {hot}"] if hot else []), *([f"cold tier: {cold}"] if cold else [])]
 
     def hot_state(self) -> HotState:
         """How the hot tier fares."""
         return NO_HOT if self._tiers is None else self._tiers.hot_state()
+
+
+def _few(chosen: list[Demotable]) -> bool:
+    return len(chosen) < LEAST_MEMORIES and sum(one.bytes for one in chosen) < LEAST_BYTES
 
 
 def _first(chosen: list[Demotable], limit: int) -> list[Demotable]:

@@ -119,8 +119,8 @@ class Upkeep:
             reason = await self._guard.reason()
             if reason is not None:
                 status, reasons = "degraded", [f"read-only: {reason}"]
-            if trouble := self._tiering.hot_trouble():
-                status, reasons = "degraded", [*reasons, f"hot tier: {trouble}"]
+            if troubles := self._tiering.troubles():
+                status, reasons = "degraded", [*reasons, *troubles]
             if self._meaning is not None:
                 meaning = await self._meaning.state()
                 if meaning.troubles:

@@ -70,7 +70,8 @@ class ProcessHot(Hot):
         # Hashes of what has gone from `_lately`: what comes back soon is worth keeping.
         self._gone: OrderedDict[int, None] = OrderedDict()
         # A ticket stands until its key changes, so all who ask meanwhile share it.
-        self._tickets: OrderedDict[Ref, bytes] = OrderedDict()
+        # By hash: names may be long. Two of one hash share a ticket, and the later one has it.
+        self._tickets: OrderedDict[int, bytes] = OrderedDict()
         self._tokens = itertools.count(1)
         self._counts = HotCounts()
 
@@ -100,9 +101,9 @@ class ProcessHot(Hot):
                 return copy.copy(found.memory)
             self._drop(ref)
         self._counts.misses += 1
-        token = self._tickets.get(ref)
+        token = self._tickets.get(hash(ref))
         if token is None:
-            token = self._tickets[ref] = next(self._tokens).to_bytes(8, "big")
+            token = self._tickets[hash(ref)] = next(self._tokens).to_bytes(8, "big")
             if len(self._tickets) > _MOST_TICKETS:
                 self._tickets.popitem(last=False)
         return Ticket(ref[0], ref[1], token, "")
@@ -128,7 +129,7 @@ class ProcessHot(Hot):
         else:
             for ref in refs:
                 self._drop(ref)
-                self._tickets.pop(ref, None)
+                self._tickets.pop(hash(ref), None)
         return True
 
     async def fill(self, found: Sequence[tuple[Ticket, Memory]], now: int) -> None:
@@ -137,8 +138,8 @@ class ProcessHot(Hot):
         for ticket, memory in found:
             ref = (ticket.namespace, ticket.key)
             size = OVERHEAD_BYTES + len(memory.value) + len(memory.attributes) + len(memory.namespace) + len(memory.key)
-            if caught_up and self._tickets.get(ref) == ticket.token and size <= self._max_bytes * _LARGEST:
-                del self._tickets[ref]
+            if caught_up and self._tickets.get(hash(ref)) == ticket.token and size <= self._max_bytes * _LARGEST:
+                del self._tickets[hash(ref)]
                 self._counts.fills += 1
                 self._put(ref, _Copy(copy.copy(memory), size, now + self._ttl))
             else:

@@ -44,11 +44,14 @@ T = TypeVar("T")
 # Memories that are read at once to be archived, and stubs of one transaction.
 CHUNK = 200
 STUBS = 500
-# Values that are brought back in one transaction.
-PROMOTED_BYTES = 4 * 1024**2
+# Of values that are read at once, and of those that change their tier in one transaction.
+PART_BYTES = 4 * 1024**2
+# Whose values are read at once to be brought back: they may be large.
+PROMOTED = 16
 # Copies are worth having where a look takes at most this part of a read of the warm tier.
 WORTH = 0.5
 SAMPLES = 32
+ASTRAY = "the archives of this database are not where UNIFIED_MEMORY_ARCHIVE says"
 # A move that has said nothing for so long has been interrupted. Both passes run under one lease, so this is for moves by hand.
 INTERRUPTED_MICROSECONDS = 3600 * SECOND
 # A dead archive's file stays for readers that began before.
@@ -87,6 +90,8 @@ class TieredStorage(Forwarding, Tiers):
         self._measured = 0
         self._archive = archive
         self._cold_off = cold_off
+        # Why the archives are not where they should be.
+        self._astray: str | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._counts = TierCounts()
 
@@ -99,6 +104,7 @@ class TieredStorage(Forwarding, Tiers):
                 await hot.open()
         if self._auto and self._hot is not None:
             await self._measure(self._hot)
+        await self.look_for_archives()
 
     async def _measure(self, copies: Hot) -> None:
         """Decides whether hot copies are read: they must be quicker than the warm tier by a good part of what that takes."""
@@ -106,10 +112,13 @@ class TieredStorage(Forwarding, Tiers):
         now = self._clock.now()
         warm = await _median(lambda: self._warm.get(key, key, now))
         hot = await _median(lambda: copies.look(key, key, now))
-        worth = hot < warm * WORTH
+        # A look that asked nobody tells nothing.
+        tried = copies.state().trusted
+        worth = tried and hot < warm * WORTH
         self._measured = copies.state().counts.misses
+        took = f"A look takes {hot * 1e6:.0f} µs, a read of the warm tier {warm * 1e6:.0f} µs"
         self._note = (
-            f"A look takes {hot * 1e6:.0f} µs, a read of the warm tier {warm * 1e6:.0f} µs: copies are"
+            f"{took if tried else 'Copies could not be tried at the start'}: they are"
             f" {'read' if worth else 'not read'} (HOT_TIER=auto)"
         )
         if not worth:
@@ -164,6 +173,7 @@ class TieredStorage(Forwarding, Tiers):
     ) -> list[Outcome] | Replayed:
         """See `Storage.edit`."""
         if self._told_of is None:
+            await self._look_ahead()
             outcomes = await self._warm.edit(edits, now, idempotency=idempotency)
             await self._look_round()
             return outcomes
@@ -184,6 +194,7 @@ class TieredStorage(Forwarding, Tiers):
     ) -> Memory:
         """See `Storage.move`."""
         if self._told_of is None:
+            await self._look_ahead()
             moved = await self._warm.move(source, target, now, expected_version=expected_version)
             await self._look_round()
             return moved
@@ -198,6 +209,11 @@ class TieredStorage(Forwarding, Tiers):
             lambda: self._warm.move(source, target, now, expected_version=expected_version),
             standing,
         )
+
+    async def _look_ahead(self) -> None:
+        """Before a commit of a process that has no copies: whoever is killed after it must not leave old ones to others."""
+        if self._others is not None:
+            await self._others.begin((), self._clock.now())
 
     async def _look_round(self) -> None:
         """After a commit of a process that has no copies: others on the same database may have some."""
@@ -224,6 +240,7 @@ class TieredStorage(Forwarding, Tiers):
         standing: Callable[[T], list[Memory]],
     ) -> T:
         pledge = await hot.begin(refs, now)
+        await self._look_ahead()
         try:
             written = await write()
         except BaseException:
@@ -296,6 +313,28 @@ class TieredStorage(Forwarding, Tiers):
         return [*await self._warm.check(fix=fix, progress=first), *await self.check_archives(then)]
 
     # ---- between warm and cold
+    async def _claim(self, archive: Archive) -> None:
+        """Makes sure that archives go where those before them are. Raises RefusedError where they are not there."""
+        proposed = secrets.token_hex(8)
+        token = await self._warm.archive_token(proposed)
+        # One that was killed between the database and the file has left no archive behind.
+        if token == proposed or not await self._warm.archives():
+            await asyncio.to_thread(archive.claim, token)
+        elif not await asyncio.to_thread(archive.claimed, token):
+            self._astray = ASTRAY
+            self._cold()
+
+    async def look_for_archives(self) -> None:
+        """See `Tiers.look_for_archives`."""
+        if self._archive is None:
+            return
+        try:
+            token = await self._warm.archive_token("")
+            there = not token or await asyncio.to_thread(self._archive.claimed, token)
+            self._astray = None if there or not await self._warm.archives() else ASTRAY
+        except StorageError as error:
+            self._astray = f"the place of the archives cannot be read: {error.detail}"
+
     @property
     def counts(self) -> TierCounts:
         """See `Tiers.counts`."""
@@ -304,7 +343,12 @@ class TieredStorage(Forwarding, Tiers):
     @property
     def cold_off(self) -> str | None:
         """See `Tiers.cold_off`."""
-        return self._cold_off if self._archive is None else None
+        return self._cold_off if self._archive is None else self._astray
+
+    @property
+    def cold_trouble(self) -> str | None:
+        """See `Tiers.cold_trouble`."""
+        return self._astray
 
     async def demotable(
         self, scopes: tuple[str, ...], now: int, *, recursive: bool, used_before: int, limit: int
@@ -327,8 +371,9 @@ class TieredStorage(Forwarding, Tiers):
         if not chosen:
             return Moved()
         wanted = {one.id: one.seq for one in chosen}
+        sizes = {one.id: one.bytes for one in chosen}
         ids = sorted(wanted)
-        chunks = [ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK)]
+        chunks = list(_parts(ids, sizes.__getitem__, CHUNK))
 
         async def values(chunk: list[int]) -> list[Record]:
             found = await self._warm.get_by_id(chunk, now)
@@ -341,8 +386,10 @@ class TieredStorage(Forwarding, Tiers):
         refs: dict[int, Ref] = {}
 
         async def put(name: str, written: Written) -> None:
-            for start in range(0, len(written.places), STUBS):
-                part = written.places[start : start + STUBS]
+            if self._told_of is None:
+                # Copies that others have would go on saying that they are warm.
+                await self._look_ahead()
+            for part in _parts(written.places, lambda place: sizes[place.id], STUBS):
                 moved.__iadd__(Moved(*await self._warm.put_stubs(name, part)))
                 if self._told_of is not None:
                     # Copies would go on saying that they are warm.
@@ -364,6 +411,7 @@ class TieredStorage(Forwarding, Tiers):
     ) -> Written | None:
         """One archive, from its name to its stubs; None where there was nothing to write."""
         archive = self._cold()
+        await self._claim(archive)
         loop = asyncio.get_running_loop()
         given_up = False
 
@@ -388,6 +436,9 @@ class TieredStorage(Forwarding, Tiers):
         except BaseException:
             given_up = True
             await asyncio.wait({writing})
+            if not writing.cancelled():
+                # Nobody else asks for it.
+                writing.exception()
             await asyncio.shield(self._drop(name))
             raise
         await self._drop(name)
@@ -402,11 +453,11 @@ class TieredStorage(Forwarding, Tiers):
     async def promote(self, ids: Sequence[int], now: int) -> Moved:
         """See `Tiers.promote`."""
         moved = Moved()
-        for start in range(0, len(ids), CHUNK):
-            found, damaged = await self._readable(ids[start : start + CHUNK], now)
+        for start in range(0, len(ids), PROMOTED):
+            found, damaged = await self._readable(ids[start : start + PROMOTED], now)
             moved.damaged += damaged
             values = [(m.id, m.seq, m.value) for m in found if m is not None and m.tier == "cold"]
-            for part in _parts(values, PROMOTED_BYTES):
+            for part in _parts(values, lambda value: len(value[2]), STUBS):
                 moved += Moved(*await self._warm.take_back(part))
         self._counts.promotions += moved.memories
         return moved
@@ -464,14 +515,18 @@ class TieredStorage(Forwarding, Tiers):
 
     async def tidy(self, now: int) -> int:
         """See `Tiers.tidy`."""
-        if self._archive is None:
+        if self._archive is None or self._astray is not None:
             return 0
         archive, gone = self._archive, 0
         for one in await self._warm.archives():
             name = one.name
             if one.state == "writing" and one.changed_at <= now - INTERRUPTED_MICROSECONDS:
                 if one.live:
-                    size = await asyncio.to_thread(archive.size, name)
+                    try:
+                        size = await asyncio.to_thread(archive.size, name)
+                    except ArchiveMissingError:
+                        # `check` names what it held; the others are not kept waiting.
+                        size = 0
                     await self._warm.publish_archive(name, one.live, one.live_bytes, size, now)
                     # It holds what was never taken out of the warm tier, too.
                     await self.compact(name, now)
@@ -533,8 +588,8 @@ class TieredStorage(Forwarding, Tiers):
         return replace(state, note=self._note, counts=counts)
 
     def _cold(self) -> Archive:
-        if self._archive is None:
-            raise RefusedError(f"There is no cold tier: {self._cold_off}")
+        if self._archive is None or self._astray is not None:
+            raise RefusedError(f"There is no cold tier: {self.cold_off}")
         return self._archive
 
 
@@ -561,14 +616,14 @@ def _damages(archive: Archive, name: str) -> list[Damage]:
     return [one for one in archive.verify(name) if isinstance(one, Damage)]
 
 
-def _parts(values: list[tuple[int, int, bytes]], limit: int) -> Iterator[list[tuple[int, int, bytes]]]:
-    """The values in parts of about so many bytes."""
-    part: list[tuple[int, int, bytes]] = []
+def _parts(items: Sequence[T], size_of: Callable[[T], int], most: int) -> Iterator[list[T]]:
+    """The items in parts: at most so many, and of about PART_BYTES of values."""
+    part: list[T] = []
     size = 0
-    for one in values:
+    for one in items:
         part.append(one)
-        size += len(one[2])
-        if size >= limit:
+        size += size_of(one)
+        if len(part) == most or size >= PART_BYTES:
             yield part
             part, size = [], 0
     if part:

@@ -56,6 +56,15 @@ class Tiers(ABC):
     def cold_off(self) -> str | None:
         """Why nothing can be archived, None where it can."""
 
+    @property
+    @abstractmethod
+    def cold_trouble(self) -> str | None:
+        """Why nothing can be archived although it should be."""
+
+    @abstractmethod
+    async def look_for_archives(self) -> None:
+        """Looks whether the archives of this database are where they should be; until they are, nothing is archived."""
+
     @abstractmethod
     async def demotable(
         self, scopes: tuple[str, ...], now: int, *, recursive: bool, used_before: int, limit: int

@@ -161,8 +161,10 @@ class Untold(Hot):
     async def fill(self, found: Sequence[tuple[Ticket, Memory]], now: int) -> None:
         """Nobody was given a ticket."""
 
-    async def begin(self, refs: Sequence[Ref], now: int) -> Pledge:  # noqa: ARG002 - settle does it all
-        """Nothing is marked."""
+    async def begin(self, refs: Sequence[Ref], now: int) -> Pledge:  # noqa: ARG002 - time is the watch's
+        """Ends the era of others' copies, where there is one: who is killed after the commit leaves none that is old."""
+        if (await self._watch.ask()).era:
+            await self._watch.mute()
         return Pledge(refs, b"", "")
 
     async def settle(self, pledge: Pledge, memories: Sequence[Memory], now: int) -> None:  # noqa: ARG002 - as begin

@@ -111,6 +111,10 @@ class Warm(Storage):
         """
 
     @abstractmethod
+    async def archive_token(self, proposed: str) -> str:
+        """The text by which the place of the archives is known; the proposed one from now on, where there is none."""
+
+    @abstractmethod
     async def reserve_archive(self, name: str, now: int) -> None:
         """Names an archive that is going to be written."""
 

@@ -1,12 +1,13 @@
 """Archives: memories' values, compressed and checked, in files that are never changed."""
 
+import contextlib
 import secrets
 from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
 from unified_memory.model.clock import to_rfc3339
-from unified_memory.model.errors import ArchiveMissingError, StorageCorruptError
+from unified_memory.model.errors import AlreadyExistsError, ArchiveMissingError, StorageCorruptError
 from unified_memory.storage.archive.cache import Cache
 from unified_memory.storage.archive.files import Files
 from unified_memory.storage.archive.format import Records
@@ -18,11 +19,14 @@ from unified_memory.storage.archive.reading import (
     corrupt,
     open_archive,
     read_block,
+    require_own,
     verify,
 )
 from unified_memory.storage.archive.writing import Record, Writer
 from unified_memory.storage.warm import Place
 
+# The name of the empty file that marks a place begins so.
+_MARK = "token-"
 # Files whose index and dictionary are kept, about 200 KB each.
 _OPENED = 64
 
@@ -101,9 +105,22 @@ class Archive:
         self._opened.forget(lambda key: key == archive)
         self._blocks.forget(lambda key: key[0] == archive)
 
+    def claim(self, token: str) -> None:
+        """Marks the place as that of the database which keeps this token; it may be marked already."""
+        with contextlib.suppress(AlreadyExistsError):
+            self._files.put(_MARK + token, [])
+
+    def claimed(self, token: str) -> bool:
+        """Whether the place is marked with the token. Raises StorageError where it cannot be told."""
+        try:
+            self._files.size(_MARK + token)
+        except ArchiveMissingError:
+            return False
+        return True
+
     def names(self) -> list[str]:
         """The archives whose files are complete, sorted."""
-        return self._files.names()
+        return [name for name in self._files.names() if not name.startswith(_MARK)]
 
     def size(self, archive: str) -> int:
         """The bytes of an archive's file. Raises ArchiveMissingError."""
@@ -125,7 +142,9 @@ class Archive:
         try:
             opened = self._opened.get(archive)
             if opened is None:
-                opened = open_archive(View(self._files, archive))
+                view = View(self._files, archive)
+                opened = open_archive(view)
+                require_own(view, opened.mark)
                 self._opened.put(archive, opened)
             return read_block(self._files, archive, opened, block)
         except ArchiveMissingError:

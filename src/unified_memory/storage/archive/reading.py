@@ -164,6 +164,21 @@ def open_archive(view: View) -> Opened:
     return Opened(mark, places, dictionary)
 
 
+def require_own(view: View, mark: bytes | None) -> None:
+    """Raises StorageCorruptError where the file was written as another archive: its ids may be the same, its values older."""
+    head = view.head(0, mark)
+    if head is None or head.kind != Kind.HEADER:
+        return
+    try:
+        written_as = unpack_header(view.payload(head)).name
+    except MalformedError:
+        return
+    if written_as != view.name:
+        raise StorageCorruptError(
+            f"The file of the archive {view.name} is that of {written_as}", archive=view.name, file_of=written_as
+        )
+
+
 def read_records(data: bytes, head: Head | None, dictionary: codec.Dictionary | None) -> Records:
     """The records of the block that a section holds. Raises MalformedError."""
     if head is None:

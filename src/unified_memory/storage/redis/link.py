@@ -71,8 +71,8 @@ class _Line:
                     answers.append(await connection.read_response())
                 except exceptions.ResponseError as error:
                     answers.append(error)
-        except ValueError:
-            # The library has made nothing of an error that was answered.
+        except (ValueError, MemoryError):
+            # The library has made nothing of an error that was answered, or was told to make room for more than there is.
             await self.close()
             raise NonsenseError("An error was answered that is none") from None
         except BaseException:

@@ -6,7 +6,7 @@ It gives the JSON text of a value, and raises what reading it raises, which ends
 
 import threading
 
-from unified_memory.model.errors import ArchiveMissingError, StorageError
+from unified_memory.model.errors import ArchiveMissingError, StorageCorruptError, StorageError
 from unified_memory.storage.sqlite.connection import Database
 from unified_memory.storage.warm import ColdValues
 
@@ -36,7 +36,7 @@ class Cold:
             except StorageError as error:
                 if isinstance(error, ArchiveMissingError):
                     missing.add(archive)
-                damaged[number] = error.detail
+                damaged.setdefault(number, error.detail)
                 return None
 
         connection.create_scalar_function("cold_value", value, 4)
@@ -50,6 +50,8 @@ class Cold:
         return int(getattr(self._asked, "times", 0))
 
     def _value(self, archive: str, block: int, slot: int, number: int) -> str:
+        if archive is None:
+            raise StorageCorruptError(f"The value of memory {number} is in no archive and not in the database")
         if self._values is None:
             raise StorageError(
                 f"The value of memory {number} lies in the archive {archive}, and there is no cold tier",

@@ -14,10 +14,10 @@ IS_WARM = "octet_length(m.value_json)"
 TIER = f"iif({IS_WARM}, 'warm', 'cold')"
 # The text of a value wherever it lies (see `cold.py`), and its size in bytes.
 VALUE = (
-    f"iif({IS_WARM}, m.value_json, (SELECT cold_value(f.name, a.block, a.slot, a.memory_id) FROM archived a"  # noqa: S608
-    " JOIN archives f ON f.number = a.archive WHERE a.memory_id = m.id))"
+    f"iif({IS_WARM}, m.value_json, coalesce((SELECT cold_value(f.name, a.block, a.slot, a.memory_id) FROM archived a"  # noqa: S608
+    " JOIN archives f ON f.number = a.archive WHERE a.memory_id = m.id), cold_value(NULL, NULL, NULL, m.id)))"
 )
-SIZE = f"iif({IS_WARM}, {IS_WARM}, (SELECT a.bytes FROM archived a WHERE a.memory_id = m.id))"  # noqa: S608
+SIZE = f"iif({IS_WARM}, {IS_WARM}, coalesce((SELECT a.bytes FROM archived a WHERE a.memory_id = m.id), 0))"  # noqa: S608
 _BYTES = f"CAST({VALUE} AS BLOB)"
 
 

@@ -51,7 +51,18 @@ from unified_memory.storage.sqlite.connection import (
 )
 from unified_memory.storage.sqlite.filters import Binding, condition, group_expression, order_terms, select_scope
 from unified_memory.storage.sqlite.languages import Languages
-from unified_memory.storage.sqlite.rows import GET, JOB, RECORD, SESSION, SIZE, WHOLE, job_of, memory_of, session_of
+from unified_memory.storage.sqlite.rows import (
+    GET,
+    IS_WARM,
+    JOB,
+    RECORD,
+    SESSION,
+    SIZE,
+    WHOLE,
+    job_of,
+    memory_of,
+    session_of,
+)
 from unified_memory.storage.sqlite.texts import Texts
 from unified_memory.storage.sqlite.transaction import Transaction
 from unified_memory.storage.sqlite.writer import Writer
@@ -71,6 +82,10 @@ GET_IDS = (
 PUT_JOB = (
     f"INSERT INTO jobs ({JOB}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "  # noqa: S608
     + ", ".join(f"{name} = excluded.{name}" for name in JOB.split(", "))
+)
+IS_COLD = (
+    f"SELECT {IS_WARM} = 0 FROM memories m WHERE m.namespace_id = (SELECT id FROM namespaces WHERE name = ?)"  # noqa: S608
+    " AND m.key = ?"
 )
 # Keys that changed since a place in the commit order: where the name is told the memory may have moved within it.
 CHANGED = (
@@ -115,6 +130,7 @@ class SQLiteStorage(Warm):
         self._point: Database | None = None
         self._writer: Writer | None = None
         self._pool: ThreadPoolExecutor | None = None
+        self._cold_pool: ThreadPoolExecutor | None = None
         self._idle: SimpleQueue[Database] = SimpleQueue()
 
     # ---- one's own life
@@ -125,6 +141,8 @@ class SQLiteStorage(Warm):
             self._point = connect(self.path, cache_kib=LOOP_CACHE_KIB)
             self._writer = Writer(self.path, cache_kib=WRITER_CACHE_KIB, cold=self._cold)
         self._pool = ThreadPoolExecutor(self._readers, thread_name_prefix="unified-memory-reader")
+        # Of their own: where archives are far away, lists and searches of the warm tier do not wait for them.
+        self._cold_pool = ThreadPoolExecutor(self._readers, thread_name_prefix="unified-memory-cold")
 
     async def close(self) -> None:
         if self._writer is not None:
@@ -133,6 +151,9 @@ class SQLiteStorage(Warm):
         if self._pool is not None:
             await asyncio.to_thread(self._pool.shutdown)
             self._pool = None
+        if self._cold_pool is not None:
+            await asyncio.to_thread(self._cold_pool.shutdown)
+            self._cold_pool = None
         while not self._idle.empty():
             self._idle.get().close()
         if self._point is not None:
@@ -173,11 +194,13 @@ class SQLiteStorage(Warm):
             raise StorageError("The storage is not open")
         return self._point
 
-    async def _read(self, work: Callable[[Database], T], reading: Reading | None = None) -> T:
+    async def _read(
+        self, work: Callable[[Database], T], reading: Reading | None = None, *, pool: ThreadPoolExecutor | None = None
+    ) -> T:
         """Runs a longer read on a reader thread, in one read transaction: all of it sees one instant."""
         if self._pool is None:
             raise StorageError("The storage is not open")
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._on_reader, work, reading)
+        return await asyncio.get_running_loop().run_in_executor(pool or self._pool, self._on_reader, work, reading)
 
     def _on_reader(self, work: Callable[[Database], T], reading: Reading | None) -> T:
         with storage_errors():
@@ -220,7 +243,7 @@ class SQLiteStorage(Warm):
         if row is None:
             return None
         memory = Memory(*row)
-        return memory if memory.value else await self._read(lambda connection: _whole(connection, namespace, key, now))
+        return memory if memory.value else await self._cold_read(namespace, key, now)
 
     async def get_many(self, refs: Sequence[tuple[str, str]], now: int) -> list[Memory | None]:
         def work(connection: Database) -> list[Memory | None]:
@@ -238,6 +261,7 @@ class SQLiteStorage(Warm):
     async def edit(
         self, edits: Sequence[Edit], now: int, *, idempotency: Idempotency | None = None
     ) -> list[Outcome] | Replayed:
+        await self._fetch_ahead([(edit.namespace, edit.key) for edit in edits if edit.whole], now)
         if len(edits) == 1 and idempotency is None:
             only = edits[0]
             return await self._write.do(lambda tx: [tx.edit(only, now)], edits, alone=True)
@@ -246,7 +270,18 @@ class SQLiteStorage(Warm):
     async def move(
         self, source: tuple[str, str], target: tuple[str, str], now: int, *, expected_version: int | None = None
     ) -> Memory:
+        await self._fetch_ahead([source], now)
         return await self._write.do(lambda tx: tx.move(source, target, now, expected_version))
+
+    async def _fetch_ahead(self, refs: Sequence[tuple[str, str]], now: int) -> None:
+        """Reads cold values that a write will ask for, so that it finds them at hand and keeps no other writer waiting."""
+        with storage_errors():
+            cold = [ref for ref in refs if (row := self._read_point(IS_COLD, ref)) is not None and row[0]]
+        for ref in cold:
+            await self._cold_read(*ref, now)
+
+    async def _cold_read(self, namespace: str, key: str, now: int) -> Memory | None:
+        return await self._read(lambda connection: _whole(connection, namespace, key, now), pool=self._cold_pool)
 
     async def select(self, selection: Selection, now: int, *, reading: Reading | None = None) -> Page[Memory]:
         return await self._read(lambda connection: _select(connection, selection, now), reading)
@@ -362,6 +397,13 @@ class SQLiteStorage(Warm):
     ) -> TierUses:
         scope = select_scope(scopes, recursive=recursive)
         return await self._read(lambda connection: stubs.uses(connection, scope, now, used_before))
+
+    async def archive_token(self, proposed: str) -> str:
+        with storage_errors():
+            row = self._read_point("SELECT archive_token FROM counters")
+        if row is None or row[0] or not proposed:
+            return "" if row is None else str(row[0])
+        return await self._write.do(lambda tx: stubs.token(tx.connection, proposed))
 
     async def reserve_archive(self, name: str, now: int) -> None:
         await self._write.do(lambda tx: stubs.reserve(tx.connection, name, now))
@@ -715,7 +757,7 @@ def _namespaces(connection: Database, scopes: tuple[str, ...], now: int) -> list
 def _expired(connection: Database, now: int) -> dict[int, tuple[int, int]]:
     """By namespace id, how many memories await cleanup, and their bytes."""
     rows = connection.execute(
-        f"SELECT m.namespace_id, count(*), total({SIZE}) FROM memories m"  # noqa: S608 - fixed columns
+        f"SELECT m.namespace_id, count(*), total({SIZE}) FROM memories m INDEXED BY idx_memories_expires"  # noqa: S608 - fixed columns
         " WHERE m.expires_at <= ? GROUP BY m.namespace_id",
         (now,),
     )

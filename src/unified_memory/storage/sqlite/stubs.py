@@ -16,6 +16,11 @@ _encode = msgspec.json.Encoder().encode
 _FROM = "FROM memories m CROSS JOIN namespaces n ON n.id = m.namespace_id"
 _VISIBLE = "(m.expires_at IS NULL OR m.expires_at > ?)"
 _USED = "max(coalesce(m.last_accessed, 0), m.updated_at)"
+# All columns of a memory but its value.
+_KEPT = (
+    "id, key, namespace_id, importance, version, seq, created_at, updated_at, expires_at, access_count, last_accessed,"
+    " session_id, project_id, metadata"
+)
 _NUMBER = "(SELECT number FROM archives WHERE name = ?)"
 
 
@@ -56,6 +61,12 @@ def of_scope(connection: Database, scope: Sql, now: int, after_id: int, limit: i
     return [row[0] for row in rows]
 
 
+def token(connection: Database, proposed: str) -> str:
+    """See `Warm.archive_token`."""
+    connection.execute("UPDATE counters SET archive_token = ? WHERE archive_token = ''", (proposed,))
+    return str(connection.execute("SELECT archive_token FROM counters").get)
+
+
 def reserve(connection: Database, name: str, now: int) -> None:
     """See `Warm.reserve_archive`."""
     connection.execute("INSERT INTO archives (name, state, changed_at) VALUES (?, 'writing', ?)", (name, now))
@@ -90,14 +101,16 @@ def _thin(connection: Database, ids: list[int]) -> None:
     An update would leave each row on its page: SQLite joins pages only when two thirds of them are empty. Rows that are removed
     and put back fill theirs (measured: half to a fifth of the pages, for 16 µs a row).
     """
-    connection.execute("CREATE TEMP TABLE IF NOT EXISTS thinned AS SELECT * FROM main.memories LIMIT 0")
+    connection.execute(f"CREATE TEMP TABLE IF NOT EXISTS thinned AS SELECT {_KEPT} FROM main.memories LIMIT 0")  # noqa: S608
     chosen = (_encode(ids).decode(),)
     connection.execute(
-        "INSERT INTO temp.thinned SELECT * FROM main.memories WHERE id IN (SELECT value FROM json_each(?))", chosen
+        f"INSERT INTO temp.thinned SELECT {_KEPT} FROM main.memories WHERE id IN (SELECT value FROM json_each(?))",  # noqa: S608
+        chosen,
     )
-    connection.execute("UPDATE temp.thinned SET value_json = ''")
     connection.execute("DELETE FROM main.memories WHERE id IN (SELECT value FROM json_each(?))", chosen)
-    connection.execute("INSERT INTO main.memories SELECT * FROM temp.thinned ORDER BY id")
+    connection.execute(
+        f"INSERT INTO main.memories ({_KEPT}, value_json) SELECT {_KEPT}, '' FROM temp.thinned ORDER BY id"  # noqa: S608
+    )
     connection.execute("DELETE FROM temp.thinned")
 
 

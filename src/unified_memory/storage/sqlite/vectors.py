@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from unified_memory.model.errors import InvalidInputError
+from unified_memory.model.errors import InvalidInputError, StorageCorruptError
 from unified_memory.model.memory import Memory
 from unified_memory.storage.base import Code, Vector, VectorCounts, VectorNews
 from unified_memory.storage.sqlite.connection import Database
@@ -19,6 +19,7 @@ _encode = msgspec.json.Encoder().encode
 # A new place in the same commit: the old row is replaced.
 MOVE = """INSERT OR REPLACE INTO vectors (memory_id, model_id, code)
     SELECT memory_id, model_id, code FROM vectors WHERE memory_id = ?"""
+ONE = f"SELECT {RECORD} FROM memories m JOIN namespaces n ON n.id = m.namespace_id WHERE m.id = ?"  # noqa: S608 - fixed columns
 PUT = """INSERT OR REPLACE INTO vectors (memory_id, model_id, code)
     SELECT m.id, ?, unhex(j.value->>2) FROM json_each(?) AS j CROSS JOIN memories m ON m.id = j.value->>0
     WHERE m.seq = j.value->>1 ORDER BY j.key"""
@@ -28,16 +29,22 @@ def unembedded(connection: Database, model: str, now: int, after_seq: int, limit
     """See `Storage.unembedded`."""
     found: list[Memory] = []
     size = 0
-    for row in connection.execute(
-        f"""SELECT {RECORD} FROM memories m INDEXED BY idx_memories_seq CROSS JOIN namespaces n ON n.id = m.namespace_id
+    waiting = connection.execute(
+        f"""SELECT m.id FROM memories m INDEXED BY idx_memories_seq CROSS JOIN namespaces n ON n.id = m.namespace_id
             WHERE m.seq > ? AND n.name IS NOT NULL AND (m.expires_at IS NULL OR m.expires_at > ?)
               AND NOT EXISTS (SELECT 1 FROM vectors v WHERE v.memory_id = m.id AND v.model_id = {_MODEL})
-            ORDER BY m.seq LIMIT ?""",  # noqa: S608 - fixed columns
-        (after_seq, now, model, limit),
-    ):
+            ORDER BY m.seq""",  # noqa: S608 - fixed columns
+        (after_seq, now, model),
+    )
+    for (number,) in waiting:
+        try:
+            (row,) = connection.execute(ONE, (number,)).fetchall()
+        except StorageCorruptError:
+            # `check` names it; those after it are not kept waiting.
+            continue
         found.append(memory_of(row))
         size += len(found[-1].value)
-        if size >= SHOWN_BYTES:
+        if len(found) == limit or size >= SHOWN_BYTES:
             break
     return found
 
