@@ -297,6 +297,24 @@ async def test_a_node_at_rest_gives_and_begins_nothing_and_others_go_on(a: Warme
     assert await b.copy() == new
 
 
+async def test_a_node_at_rest_leaves_others_the_era_that_it_has_found(a: Warmed, bench: Bench, server: Server) -> None:
+    memory = a.rows.put()
+    await a.copied()
+    era = bench.keeper.era
+    b = await bench.node(server.url)
+    b.hot.rest()
+    await b.hot.close()
+    assert bench.keeper.era == era
+    assert await a.copy() == memory
+
+
+async def test_a_node_that_closes_at_rest_has_ended_its_mute(bench: Bench, server: Server) -> None:
+    a = await bench.node(server.url)
+    a.hot.rest()
+    await a.hot.close()
+    assert (bench.keeper.era, bench.keeper.mutes) == ("", {})
+
+
 async def test_where_all_are_at_rest_no_write_needs_the_server(bench: Bench, server: Server) -> None:
     a = await bench.node(server.url)
     assert bench.keeper.era

@@ -44,6 +44,7 @@ _LARGEST_BYTES = 1 << 20
 _BATCH = 128
 _MOST_LOOKS = 4
 _USE_SECONDS = 1.0
+_CLOSE_SECONDS = 1.0
 _MUTED_SECONDS = 1.0
 _FIRST_PROBE_SECONDS = 0.1
 _LAST_PROBE_SECONDS = 5.0
@@ -129,6 +130,8 @@ class RedisHot(Hot):
         self._trouble: str | None = None
         self._wrote = False
         self._stranger = False
+        # Whether the era is one that this node has begun, where there was none.
+        self._began = False
         self._takeover_at = float("-inf")
         self._looks = 0
         self._waiting: deque[tuple[Sequence[Ref], int, asyncio.Future[list[Memory | Ticket | None]]]] = deque()
@@ -144,6 +147,9 @@ class RedisHot(Hot):
     async def close(self) -> None:
         """Ends what goes on in the background, and every connection; see Hot.close."""
         self._closed = True
+        if resting := self._tasks.get("rest"):
+            # Given up half way, it would leave others without copies until the mute runs out.
+            await asyncio.wait({resting}, timeout=_CLOSE_SECONDS)
         tasks = [*self._tasks.values(), *self._lookers]
         for task in tasks:
             task.cancel()
@@ -343,9 +349,12 @@ class RedisHot(Hot):
         await self._tell(requests, _flag)
 
     def rest(self) -> None:
-        """See Hot.rest. Ends the era, too: where nobody else reads, none begins again, and writes need not tell anybody."""
+        """See Hot.rest. Ends the era that this node has begun, too: where nobody else reads, none begins again, and writes need
+        not tell anybody. One that it has found is used by others.
+        """
         self._reads = False
-        self._begin_task("rest", self._end_era)
+        if self._began:
+            self._begin_task("rest", self._end_era)
 
     def state(self) -> HotState:
         """See Hot.state."""
@@ -444,7 +453,9 @@ class RedisHot(Hot):
                     return
                 self._takeover_at = elapsed() + _TAKEOVER_SECONDS
             if self._stranger or not trust.era:
-                trust = await self._watch.begin_era(trust.era, sorted(servers))
+                found = trust.era
+                trust = await self._watch.begin_era(found, sorted(servers))
+                self._began = not found and trust.era != found
                 self._stranger = bool(trust.era) and not servers <= trust.servers
         except StorageError:
             self._counts.failures += 1
