@@ -77,6 +77,14 @@ async def test_a_flush_writes_all_that_was_gathered_once(each: Held) -> None:
     assert told(await each.retrieve("k")) == (4, each.clock.now())
 
 
+async def test_a_cleanup_writes_down_what_was_gathered(each: Held) -> None:
+    await each.store("k")
+    await each.retrieve("k")
+    async for _removed in each.service.upkeep.cleanup():
+        pass
+    assert await written(each) == (1, each.clock.now())
+
+
 async def test_more_than_a_chunk_is_written_down_in_chunks() -> None:
     storage = InMemoryStorage()
     async with holding(storage, SettableClock()) as held:

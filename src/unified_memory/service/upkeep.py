@@ -61,7 +61,10 @@ class Upkeep:
         self.draining = False
 
     async def cleanup(self) -> AsyncIterator[Removed]:
-        """One pass that removes what has expired and what deleted namespaces left, in chunks between which others write."""
+        """One pass that removes what has expired and what deleted namespaces left, in chunks between which others write; and
+        writes down the accesses that were gathered.
+        """
+        await self._accesses.flush()
         while gone := await self._storage.expire(self._clock.now(), CLEANUP_CHUNK):
             yield Removed(dict(gone))
             if sum(count for _, count in gone) < CLEANUP_CHUNK:
