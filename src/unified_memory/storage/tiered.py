@@ -185,9 +185,11 @@ class TieredStorage(Forwarding, Tiers):
             last = {(edit.namespace, edit.key): one for edit, one in zip(edits, outcomes, strict=True)}
             return [one.memory for one in last.values() if one.written and one.memory is not None]
 
-        return await self._telling(
+        work = self._tell(
             self._told_of, refs, now, lambda: self._warm.edit(edits, now, idempotency=idempotency), standing
         )
+        # Whoever gives up waiting leaves nothing half told.
+        return await asyncio.shield(self._behind(work))
 
     async def move(
         self, source: tuple[str, str], target: tuple[str, str], now: int, *, expected_version: int | None = None
@@ -202,13 +204,14 @@ class TieredStorage(Forwarding, Tiers):
         def standing(_moved: Memory) -> list[Memory]:
             return []
 
-        return await self._telling(
+        work = self._tell(
             self._told_of,
             [source, target],
             now,
             lambda: self._warm.move(source, target, now, expected_version=expected_version),
             standing,
         )
+        return await asyncio.shield(self._behind(work))
 
     async def _look_ahead(self) -> None:
         """Before a commit of a process that has no copies: whoever is killed after it must not leave old ones to others."""
@@ -220,17 +223,6 @@ class TieredStorage(Forwarding, Tiers):
         if self._others is not None and self._warm.copies_used:
             await self._others.outlive(self._clock.now())
 
-    async def _telling(
-        self,
-        hot: Hot,
-        refs: list[Ref],
-        now: int,
-        write: Callable[[], Awaitable[T]],
-        standing: Callable[[T], list[Memory]],
-    ) -> T:
-        """A write of which the hot tier is told before and after. Whoever gives up waiting leaves nothing half told."""
-        return await asyncio.shield(self._behind(self._tell(hot, refs, now, write, standing)))
-
     async def _tell(
         self,
         hot: Hot,
@@ -239,6 +231,7 @@ class TieredStorage(Forwarding, Tiers):
         write: Callable[[], Awaitable[T]],
         standing: Callable[[T], list[Memory]],
     ) -> T:
+        """A write of which the hot tier is told before and after."""
         pledge = await hot.begin(refs, now)
         await self._look_ahead()
         try:
