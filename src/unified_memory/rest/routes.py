@@ -408,8 +408,8 @@ ROUTES: tuple[Route, ...] = (
         tag="Service",
         summary="Remove what has expired now",
         answer="Cleanup",
-        description="What has expired is invisible already; this frees its room, and writes down access counts that were gathered. "
-        "Also done at intervals.",
+        description="What has expired is invisible already; this frees its room. Access counts that were gathered are written "
+        "down, too. Also done at intervals.",
         long=True,
         parameters=("wait",),
         errors=("storage_full",),
