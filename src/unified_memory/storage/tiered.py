@@ -102,6 +102,8 @@ class TieredStorage(Forwarding, Tiers):
         for hot in (self._hot, self._others):
             if hot is not None:
                 await hot.open()
+        if self._others is not None:
+            self._warm.mute_with_writes(secrets.token_hex(8))
         if self._auto and self._hot is not None:
             await self._measure(self._hot)
         await self.look_for_archives()
@@ -173,7 +175,6 @@ class TieredStorage(Forwarding, Tiers):
     ) -> list[Outcome] | Replayed:
         """See `Storage.edit`."""
         if self._told_of is None:
-            await self._look_ahead()
             outcomes = await self._warm.edit(edits, now, idempotency=idempotency)
             await self._look_round()
             return outcomes
@@ -196,7 +197,6 @@ class TieredStorage(Forwarding, Tiers):
     ) -> Memory:
         """See `Storage.move`."""
         if self._told_of is None:
-            await self._look_ahead()
             moved = await self._warm.move(source, target, now, expected_version=expected_version)
             await self._look_round()
             return moved
@@ -213,11 +213,6 @@ class TieredStorage(Forwarding, Tiers):
         )
         return await asyncio.shield(self._behind(work))
 
-    async def _look_ahead(self) -> None:
-        """Before a commit of a process that has no copies: whoever is killed after it must not leave old ones to others."""
-        if self._others is not None:
-            await self._others.begin((), self._clock.now())
-
     async def _look_round(self) -> None:
         """After a commit of a process that has no copies: others on the same database may have some."""
         if self._others is not None and self._warm.copies_used:
@@ -233,7 +228,6 @@ class TieredStorage(Forwarding, Tiers):
     ) -> T:
         """A write of which the hot tier is told before and after."""
         pledge = await hot.begin(refs, now)
-        await self._look_ahead()
         try:
             written = await write()
         except BaseException:
@@ -379,9 +373,9 @@ class TieredStorage(Forwarding, Tiers):
         refs: dict[int, Ref] = {}
 
         async def put(name: str, written: Written) -> None:
-            if self._told_of is None:
+            if self._told_of is None and self._others is not None:
                 # Copies that others have would go on saying that they are warm.
-                await self._look_ahead()
+                await self._others.outlive(self._clock.now())
             for part in _parts(written.places, lambda place: sizes[place.id], STUBS):
                 moved.__iadd__(Moved(*await self._warm.put_stubs(name, part)))
                 if self._told_of is not None:

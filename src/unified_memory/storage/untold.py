@@ -18,11 +18,10 @@ from unified_memory.model.errors import StorageError
 from unified_memory.model.memory import Memory
 from unified_memory.storage.base import Access
 from unified_memory.storage.hot import Hot, HotCounts, HotState, Pledge, Ref, Ticket
-from unified_memory.storage.warm import LEASE_SECONDS, Trust, TrustKeeper
+from unified_memory.storage.warm import LEASE_SECONDS, MUTE_SECONDS, Trust, TrustKeeper
 
 # Clocks of two machines do not run at quite the same rate.
 HOLD_SECONDS = LEASE_SECONDS * 1.1
-MUTE_SECONDS = 10
 # A keeper that has been told that often and still names an era does not do its work.
 _TRIES = 5
 
@@ -161,10 +160,8 @@ class Untold(Hot):
     async def fill(self, found: Sequence[tuple[Ticket, Memory]], now: int) -> None:
         """Nobody was given a ticket."""
 
-    async def begin(self, refs: Sequence[Ref], now: int) -> Pledge:  # noqa: ARG002 - time is the watch's
-        """Ends the era of others' copies, where there is one: who is killed after the commit leaves none that is old."""
-        if (await self._watch.ask()).era:
-            await self._watch.mute()
+    async def begin(self, refs: Sequence[Ref], now: int) -> Pledge:  # noqa: ARG002 - see Warm.mute_with_writes
+        """Nothing is marked: the commit itself ends the era."""
         return Pledge(refs, b"", "")
 
     async def settle(self, pledge: Pledge, memories: Sequence[Memory], now: int) -> None:  # noqa: ARG002 - as begin

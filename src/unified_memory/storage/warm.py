@@ -20,6 +20,8 @@ from unified_memory.storage.base import Storage
 
 # How long an era may be trusted after it was asked for.
 LEASE_SECONDS = 0.25
+# How long no era begins after a write that could not be told.
+MUTE_SECONDS = 10
 
 
 class ColdValues(Protocol):
@@ -171,6 +173,12 @@ class Warm(Storage):
         """How much of what is visible in these scopes lies where; with `used_before` of what was not used since."""
 
     # ---- hot copies
+    @abstractmethod
+    def mute_with_writes(self, node: str) -> None:
+        """For a process that cannot tell hot copies: from now on each of its commits that changes memories ends the era, and
+        lets none begin for MUTE_SECONDS, in that very commit.
+        """
+
     @property
     @abstractmethod
     def copies_used(self) -> bool:

@@ -139,7 +139,7 @@ class SQLiteStorage(Warm):
         with storage_errors():
             prepare(self.path, self._clock.now(), self._program)
             self._point = connect(self.path, cache_kib=LOOP_CACHE_KIB)
-            self._writer = Writer(self.path, cache_kib=WRITER_CACHE_KIB, cold=self._cold)
+            self._writer = Writer(self.path, cache_kib=WRITER_CACHE_KIB, cold=self._cold, clock=self._clock)
         self._pool = ThreadPoolExecutor(self._readers, thread_name_prefix="unified-memory-reader")
         # Of their own: where archives are far away, lists and searches of the warm tier do not wait for them.
         self._cold_pool = ThreadPoolExecutor(self._readers, thread_name_prefix="unified-memory-cold")
@@ -451,6 +451,9 @@ class SQLiteStorage(Warm):
             point = self._point_connection()
             rows = point.execute(CHANGED, (seq,)).fetchall()
         return now, [(str(row[0]), str(row[1])) for row in rows]
+
+    def mute_with_writes(self, node: str) -> None:
+        self._write.mute_with_writes(node)
 
     @property
     def copies_used(self) -> bool:

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from unified_memory.model.analysis import ENGLISH, index_text
-from unified_memory.model.clock import SECOND
+from unified_memory.model.clock import SECOND, Clock
 from unified_memory.model.errors import (
     AlreadyExistsError,
     IdempotencyMismatchError,
@@ -45,6 +45,7 @@ from unified_memory.storage.sqlite.rows import (
 )
 from unified_memory.storage.sqlite.schema import MEMORY_TEXT, VERSION
 from unified_memory.storage.sqlite.scopes import scope_tokens
+from unified_memory.storage.warm import MUTE_SECONDS
 from unified_memory.storage.warm import Place as ColdPlace
 
 _config = msgspec.json.Decoder(NamespaceConfig)
@@ -89,8 +90,9 @@ class Mark(NamedTuple):
 class Transaction:
     """The writer's view inside BEGIN … COMMIT. Kept from one transaction to the next for what it knows of namespaces."""
 
-    def __init__(self, connection: Database) -> None:
+    def __init__(self, connection: Database, clock: Clock) -> None:
         self.connection = connection
+        self._clock = clock
         self._places: dict[str, Place] = {}
         self._tags: dict[str, int] = {}
         self._epoch = -1
@@ -103,6 +105,9 @@ class Transaction:
         self._archived = False
         # Whether anybody may be using hot copies.
         self.copies_used = False
+        # Who ends the era of hot copies with its writes, None where they are told.
+        self.mute_as: str | None = None
+        self._era = False
         self._use: dict[int, list[int]] = {}
         self._sessions: dict[tuple[int, str], tuple[str | None, int]] = {}
         self._written = 0
@@ -118,12 +123,14 @@ class Transaction:
         found = self.connection.execute("PRAGMA user_version").get
         if found != VERSION:
             raise SchemaTooNewError(found, VERSION)
-        self.last_id, self.last_seq, epoch, self.read_only, embedded, stale, archived, hot = self.connection.execute(
-            "SELECT last_id, last_seq, epoch, read_only, EXISTS (SELECT 1 FROM models), EXISTS (SELECT 1 FROM stale_text),"
-            " EXISTS (SELECT 1 FROM archived), hot_era <> '' OR EXISTS (SELECT 1 FROM hot_mutes) FROM counters"
-        ).get
+        self.last_id, self.last_seq, epoch, self.read_only, embedded, stale, archived, era, muted = (
+            self.connection.execute(
+                "SELECT last_id, last_seq, epoch, read_only, EXISTS (SELECT 1 FROM models), EXISTS (SELECT 1 FROM stale_text),"
+                " EXISTS (SELECT 1 FROM archived), hot_era <> '', EXISTS (SELECT 1 FROM hot_mutes) FROM counters"
+            ).get
+        )
         self._embedded, self._stale, self._archived = bool(embedded), bool(stale), bool(archived)
-        self.copies_used = bool(hot)
+        self._era, self.copies_used = bool(era), bool(era or muted)
         self._written = self.last_seq
         if epoch != self._epoch:
             self._places.clear()
@@ -135,6 +142,10 @@ class Transaction:
         self.flush_use()
         self.flush_sessions()
         if self.last_seq != self._written:
+            if self._era and self.mute_as is not None:
+                # In this very commit: whoever is killed after it leaves no old copy to others.
+                now = self._clock.now()
+                trust.mute(self.connection, self.mute_as, now, now + MUTE_SECONDS * SECOND)
             self.connection.execute("UPDATE counters SET last_id = ?, last_seq = ?", (self.last_id, self.last_seq))
         self._heads.clear()
         self._buried.clear()

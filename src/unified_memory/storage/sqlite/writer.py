@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import apsw
 
+from unified_memory.model.clock import Clock
 from unified_memory.model.errors import StorageBusyError, StorageError, UnifiedMemoryError
 from unified_memory.storage.base import Edit
 from unified_memory.storage.sqlite.cold import Cold
@@ -59,7 +60,7 @@ class Unit:
 class Writer:
     """A thread with the writing connection. Made, used and closed on one event loop."""
 
-    def __init__(self, path: Path, *, cache_kib: int, cold: Cold) -> None:
+    def __init__(self, path: Path, *, cache_kib: int, cold: Cold, clock: Clock) -> None:
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[list[Unit] | None] = SimpleQueue()
         self._fresh: list[Unit] = []
@@ -70,7 +71,7 @@ class Writer:
         self._wal_pages = 0
         self._connection.set_wal_hook(self._committed)
         self._lock = WriteLock(path)
-        self._transaction = Transaction(self._connection)
+        self._transaction = Transaction(self._connection, clock)
         self._closed = False
         self._truncating: asyncio.Future[None] | None = None
         self._claim = threading.Lock()
@@ -97,6 +98,10 @@ class Writer:
             # thread, which has to wait for the interpreter's lock each time, is woken once.
             self._loop.call_soon(self._hand_over)
         return await unit.future  # type: ignore[no-any-return]  # the future carries what `work` returns
+
+    def mute_with_writes(self, node: str) -> None:
+        """See `Warm.mute_with_writes`."""
+        self._transaction.mute_as = node
 
     @property
     def copies_used(self) -> bool:
