@@ -916,6 +916,7 @@ class Stack(RuleBasedStateMachine):
     @rule()
     def clean_up(self) -> None:
         answer = self.ask("POST", "/cleanup")
+        self.write_accesses()
         gone = self.world.clean_up(self.now)
         assert (answer.status, answer.json) == (
             200,
