@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -829,6 +830,47 @@ async def test_the_worker_archives_and_compacts_where_it_has_the_lease(directory
         await until(tidied)
         await worker.stop()
         assert await cold(one) == {"2", "3"}
+
+
+# ---- archives that are far away
+class Far(Archive):
+    """Gives a value only once it is let."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(Directory(directory))
+        self.let = threading.Event()
+        self.asked = threading.Event()
+
+    def read(self, archive: str, block: int, slot: int, number: int) -> bytes:
+        self.asked.set()
+        assert self.let.wait(BOUND_SECONDS)
+        return super().read(archive, block, slot, number)
+
+
+async def test_whoever_waits_for_an_archive_keeps_no_writer_and_no_list_waiting(directory: Path) -> None:
+    clock = SettableClock()
+    async with service_at(directory, clock=clock) as one:
+        await one.store("k", {"n": 1})
+        await archive(one)
+    far = Far(directory / "archive")
+    warm = SQLiteStorage(directory / "memory.db", clock=clock, cold=far)
+    storage = TieredStorage(warm, clock, archive=far)  # type: ignore[abstract]  # see `storage/forwarding.py`
+    async with holding(storage, clock) as one:
+        await one.store("l", "warm", "other")
+        patch = PatchRequest(increment={"n": Raw(b"1")})
+        waiting = asyncio.create_task(one.service.memories.patch(ANONYMOUS, "default", "k", patch))
+        try:
+            assert await asyncio.to_thread(far.asked.wait, BOUND_SECONDS)
+            async with asyncio.timeout(BOUND_SECONDS / 2):
+                await one.store("m", "warm", "other")
+                listed = await one.service.memories.list_all(ANONYMOUS, ListQuery(namespace="other"))
+            assert [memory.key for memory in listed.memories] == ["l", "m"]
+            assert not waiting.done()
+        finally:
+            far.let.set()
+        outcome = await waiting
+        assert outcome.memory is not None
+        assert outcome.memory.parsed() == {"n": 2}
 
 
 # ---- where archives lie

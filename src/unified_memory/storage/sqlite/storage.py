@@ -87,7 +87,7 @@ IS_COLD = (
     f"SELECT {IS_WARM} = 0 FROM memories m WHERE m.namespace_id = (SELECT id FROM namespaces WHERE name = ?)"  # noqa: S608
     " AND m.key = ?"
 )
-# Keys that changed since a place in the commit order: where the name is told the memory may have moved within it.
+# Keys that changed since a place in the commit order; a moved memory's former key has a tombstone.
 CHANGED = (
     "SELECT n.name, m.key FROM memories m JOIN namespaces n ON n.id = m.namespace_id WHERE m.seq > ?1 AND n.name IS NOT NULL"
     " UNION ALL SELECT namespace, key FROM tombstones WHERE seq > ?1"
@@ -436,7 +436,7 @@ class SQLiteStorage(Warm):
     def stamp(self) -> int:
         """Differs whenever any process has changed a memory or a namespace since; see `storage.process.Changes`."""
         with storage_errors():
-            row = self._read_point("SELECT (last_seq << 20) + epoch FROM counters")
+            row = self._read_point("SELECT (last_seq << 20) + (epoch & 1048575) FROM counters")
         return 0 if row is None else int(str(row[0]))
 
     def changed(self, since: int) -> tuple[int, list[tuple[str, str]] | None]:
