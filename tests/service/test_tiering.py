@@ -832,6 +832,20 @@ async def test_the_worker_archives_and_compacts_where_it_has_the_lease(directory
         assert await cold(one) == {"2", "3"}
 
 
+async def test_a_pass_by_size_leaves_what_is_written_meanwhile_to_the_next_one(directory: Path) -> None:
+    """The index alone is larger than the limit: nothing that is archived will ever be enough."""
+    async with service_at(directory, Policy(warm_bytes=1)) as one:
+        await store_many(one, [f"first/{i}" for i in range(tiering.LEAST_MEMORIES)], 100)
+        archives = 0
+        async for _moved in one.service.tiering.demote():
+            archives += 1
+            assert archives == 1
+            one.clock.advance(1)
+            await store_many(one, [f"{archives}/{i}" for i in range(tiering.LEAST_MEMORIES)], 100)
+        assert archives == 1
+        assert len(await cold(one)) == tiering.LEAST_MEMORIES
+
+
 # ---- archives that are far away
 class Far(Archive):
     """Gives a value only once it is let."""
