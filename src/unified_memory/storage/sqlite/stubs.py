@@ -13,7 +13,6 @@ from unified_memory.storage.sqlite.rows import IS_WARM, SIZE
 from unified_memory.storage.warm import ArchiveUse, Demotable, Place, TierUses
 
 _encode = msgspec.json.Encoder().encode
-_FROM = "FROM memories m CROSS JOIN namespaces n ON n.id = m.namespace_id"
 _VISIBLE = "(m.expires_at IS NULL OR m.expires_at > ?)"
 _USED = "max(coalesce(m.last_accessed, 0), m.updated_at)"
 # All columns of a memory but its value.
