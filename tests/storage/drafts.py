@@ -12,7 +12,7 @@ from unified_memory.model.namespace import DEFAULT_NAMESPACE, NamespaceConfig
 from unified_memory.model.query import Filter, Selection, parse_filter, parse_order
 from unified_memory.model.search import describe, parse_search
 from unified_memory.model.value import encode, parse
-from unified_memory.storage.base import KEEP, REMOVE, Decision, Draft, Edit, Outcome, Storage
+from unified_memory.storage.base import KEEP, REMOVE, Decision, Draft, Edit, Origin, Outcome, Storage
 
 NOW = 1_750_000_000 * SECOND
 
@@ -26,6 +26,7 @@ def draft(
     session_id: str | None = None,
     project_id: str | None = None,
     expires_at: int | None = None,
+    origin: Origin | None = None,
     **extra: Any,
 ) -> Draft:
     """A draft of any Python value (`Raw`: JSON text to be kept as it is); `extra` are metadata fields."""
@@ -44,6 +45,7 @@ def draft(
         title_text=about.title_text,
         keywords=about.keywords,
         content_hash=about.content_hash,
+        origin=origin,
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.storage.drafts import NOW, apply, found, remove, store, storing
 from tests.storage.parts.opened import LATER, configure
+from unified_memory.model.history import Keeping
 from unified_memory.model.namespace import NamespaceConfig
 from unified_memory.storage.base import Storage
 from unified_memory.storage.sqlite import SQLiteStorage
@@ -19,7 +20,8 @@ SHARED = 4
 
 @pytest.fixture
 async def storage(tmp_path: Path) -> AsyncIterator[Storage]:
-    storage = SQLiteStorage(tmp_path / "memory.db")
+    # Former versions are kept on purpose: see test_past.py for those.
+    storage = SQLiteStorage(tmp_path / "memory.db", keeping=Keeping(versions=0))
     await storage.open()
     yield storage
     await storage.close()

@@ -2,11 +2,12 @@
 
     UnifiedMemoryError
     ├── NotFoundError
-    │   ├── MemoryNotFoundError · NamespaceNotFoundError · SessionNotFoundError · JobNotFoundError
+    │   ├── MemoryNotFoundError · NamespaceNotFoundError · SessionNotFoundError · JobNotFoundError · BackupNotFoundError
+    │   └── GoneError: VersionGoneError · ChangesGoneError
     ├── InvalidInputError
     │   ├── MalformedInputError · TooLargeError · EmptyQueryError · InvalidCursorError · IdempotencyMismatchError
     ├── ConflictError
-    │   ├── VersionConflictError · AlreadyExistsError · NamespaceNotEmptyError · InProgressError
+    │   ├── VersionConflictError · AlreadyExistsError · NamespaceNotEmptyError · InProgressError · BackupDamagedError
     ├── RefusedError
     │   ├── PermissionDeniedError · ReadOnlyError · QuotaExceededError
     └── StorageError
@@ -72,6 +73,45 @@ class JobNotFoundError(NotFoundError):
 
     def __init__(self, job_id: str) -> None:
         super().__init__("Job not found", job_id=job_id)
+
+
+class BackupNotFoundError(NotFoundError):
+    """There is no backup of that id."""
+
+    code = "backup_not_found"
+
+    def __init__(self, backup_id: str) -> None:
+        super().__init__("Backup not found", backup_id=backup_id)
+
+
+class GoneError(NotFoundError):
+    """What was named was there, and is kept no longer."""
+
+    code = "gone"
+
+
+class VersionGoneError(GoneError):
+    """That version of the memory was there, but its content was redacted, or is older than what is kept."""
+
+    code = "version_gone"
+
+    def __init__(self, namespace: str, key: str, version: int, *, redacted: bool = False) -> None:
+        why = "was redacted" if redacted else "is no longer kept"
+        super().__init__(f"The content of version {version} {why}", namespace=namespace, key=key, version=version)
+
+
+class ChangesGoneError(GoneError):
+    """Changes from there on are no longer all kept; `oldest` is the first place after which they are."""
+
+    code = "changes_gone"
+
+    def __init__(self, since: int, oldest: int) -> None:
+        super().__init__(
+            f"Changes up to {oldest} are no longer kept, so some after {since} are missing",
+            hint="List everything once, then follow the changes from there",
+            since=since,
+            oldest=oldest,
+        )
 
 
 class InvalidInputError(UnifiedMemoryError):
@@ -187,6 +227,20 @@ class InProgressError(ConflictError):
     """The same long work is under way already."""
 
     code = "in_progress"
+
+
+class BackupDamagedError(ConflictError):
+    """A backup is not as it was written; `part` names the file."""
+
+    code = "backup_damaged"
+
+    def __init__(self, backup_id: str, part: str, detail: str) -> None:
+        super().__init__(
+            f"{part} of the backup {backup_id} is damaged: {detail}",
+            hint="Nothing was restored from it; use another backup",
+            backup_id=backup_id,
+            part=part,
+        )
 
 
 class RefusedError(UnifiedMemoryError):

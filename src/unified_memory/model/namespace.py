@@ -52,14 +52,17 @@ class NamespaceConfig(Struct, omit_defaults=True, forbid_unknown_fields=True, fr
 
     `default_ttl` in seconds, null switches an inherited one off. `max_memories` and `max_bytes` (of values) bound
     the whole subtree of the namespace that sets them; null lifts nothing that an ancestor sets. `demote_after`: seconds without
-    use after which a memory's value may be archived, null for never. `language`: how words are
-    compared, one of `model.analysis.LANGUAGES`; null is the same as unset.
+    use after which a memory's value may be archived, null for never. `history_keep`: how many former versions of a memory are
+    kept, `history_days`: for how long; null is no limit, 0 keeps none. `language`: how words are compared, one of
+    `model.analysis.LANGUAGES`; null is the same as unset.
     """
 
     default_ttl: float | UnsetType | None = UNSET
     max_memories: int | UnsetType | None = UNSET
     max_bytes: int | UnsetType | None = UNSET
     demote_after: float | UnsetType | None = UNSET
+    history_keep: int | UnsetType | None = UNSET
+    history_days: float | UnsetType | None = UNSET
     language: str | UnsetType | None = UNSET
     description: str | UnsetType | None = UNSET
 
@@ -94,6 +97,8 @@ def inherit(configs: list[NamespaceConfig]) -> NamespaceConfig:
         max_memories=nearest("max_memories"),  # type: ignore[arg-type]
         max_bytes=nearest("max_bytes"),  # type: ignore[arg-type]
         demote_after=nearest("demote_after"),  # type: ignore[arg-type]
+        history_keep=nearest("history_keep"),  # type: ignore[arg-type]
+        history_days=nearest("history_days"),  # type: ignore[arg-type]
         language=nearest("language"),  # type: ignore[arg-type]
         description=configs[0].description if configs else UNSET,
     )

@@ -10,6 +10,7 @@ from unified_memory.rest.exchange import PROBLEM, Answer
 
 # From the special to the general: the first that fits is taken.
 STATUS: tuple[tuple[type[errors.UnifiedMemoryError], int], ...] = (
+    (errors.GoneError, 410),
     (errors.NotFoundError, 404),
     (errors.MalformedInputError, 400),
     (errors.TooLargeError, 413),

@@ -17,22 +17,36 @@ a namespace that must be decided inside a transaction: inherited configuration i
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
 from unified_memory.model.found import SearchRequest, SearchResult
+from unified_memory.model.history import Event, Past
 from unified_memory.model.job import Job, JobState
 from unified_memory.model.memory import Memory
 from unified_memory.model.namespace import Namespace, NamespaceConfig
 from unified_memory.model.query import Field, Page, Scalar, Selection
 from unified_memory.model.session import Session, WithMemories
+from unified_memory.storage.dump import Difference, Row, Snapshot, Takeover
+
+T = TypeVar("T")
+
+
+class Origin(Struct, frozen=True):
+    """What a memory that comes from elsewhere brings along: its instants (microseconds) and access data."""
+
+    created_at: int
+    updated_at: int
+    access_count: int = 0
+    last_accessed: int | None = None
 
 
 class Draft(Struct):
     """A memory to be written: what the caller decides, and what the index needs of it.
 
-    `text`: the value's words. `title_text`: key, tags, title and author as words. `content_hash`: 32 bytes.
+    `text`: the value's words. `title_text`: key, tags, title and author as words. `content_hash`: 32 bytes. `origin`: instants
+    and access data that it gets instead of `now`, none and those of the memory that it replaces.
     """
 
     value: bytes
@@ -46,6 +60,7 @@ class Draft(Struct):
     title_text: str
     keywords: tuple[str, ...]
     content_hash: bytes
+    origin: Origin | None = None
 
 
 class Remove(Struct, frozen=True):
@@ -204,6 +219,13 @@ class VectorCounts(Struct):
     others: int
 
 
+class Redacted(Struct):
+    """What was redacted: versions of a key, and the ids of the memories that they were of."""
+
+    versions: list[int]
+    ids: list[int]
+
+
 class Reading(Struct):
     """What a read had to do, filled in by the storage: `cold` values were fetched from archives."""
 
@@ -326,6 +348,16 @@ class Storage(ABC):
         """The keys that changed after that place in the commit order, each once, by its last change, in that order."""
 
     @abstractmethod
+    async def feed(self, after: int, limit: int) -> list[Event]:
+        """Every change behind that place in the commit order, in that order. Whoever goes on from the last `seq` that was shown
+        misses none. Raises ChangesGoneError where some behind that place are no longer kept.
+        """
+
+    @abstractmethod
+    async def prune_feed(self, before: int, limit: int) -> int:
+        """Forgets up to `limit` of the oldest changes that happened before that instant; how many."""
+
+    @abstractmethod
     async def search(self, request: SearchRequest, now: int, *, reading: Reading | None = None) -> SearchResult:
         """The visible memories that match, best first by the rules of `model.ranking`; ties by id, newest first. The words of
         the memories right before and behind in the same session count too, so some are found by those alone.
@@ -356,6 +388,49 @@ class Storage(ABC):
         Each is a change in the commit order. Also drops what else has passed: idempotency keys, sessions that expired
         and were to take nothing with them stay listed as expired until their last memory is gone.
         """
+
+    # ---- the past
+    # A Draft that replaces a visible memory, whatever else changes one, and a Remove leave the version before in the past, where
+    # the settings of the namespace, or else those of the storage, keep anything. What expires, and what a deleted namespace held,
+    # leaves nothing. A move takes the past along, where the target's key has none of its own.
+    @abstractmethod
+    async def past(self, namespace: str, key: str, now: int, *, before: int | None, limit: int) -> list[Past]:
+        """Former versions of the key, newest first, those below the version `before`, without their values and attributes.
+
+        None of a memory that has expired.
+        """
+
+    @abstractmethod
+    async def past_version(self, namespace: str, key: str, version: int, now: int) -> Past | None:
+        """One of them, with its value."""
+
+    @abstractmethod
+    async def as_of(self, namespace: str, key: str, instant: int, now: int) -> Memory | None:
+        """The memory that was visible under that key at the instant, as it was then; the current one where that is it.
+
+        None where there was none, or it has expired since. Raises VersionGoneError where there was one whose content is not kept.
+        """
+
+    @abstractmethod
+    async def redact(self, namespace: str, key: str, version: int | None, now: int) -> Redacted:
+        """Takes the content of a version, or of all, out of the past, for good; that there was one stays. The current version
+        is removed with the reason "redacted" where it is named or all are. One change in the commit order.
+
+        Its bytes are gone from the files after `forget`. Raises MemoryNotFoundError where there is no such version, current or
+        past, with content or without.
+        """
+
+    @abstractmethod
+    async def prune_past(
+        self, scopes: tuple[str, ...], *, recursive: bool, keep: int | None, before: int | None, limit: int
+    ) -> int:
+        """Forgets up to `limit` former versions of these namespaces: those behind the `keep` newest of each key, and those that
+        were replaced before that instant; how many. That one was redacted is not forgotten: a backup may still hold it.
+        """
+
+    @abstractmethod
+    async def shrink_past(self, limit: int) -> int:
+        """Stores up to `limit` former versions in less room; how many were looked at, 0 when none waits."""
 
     # ---- vectors
     # A memory has one vector at most, of one model. Writing a Draft over it takes it away in the same unit, and so does
@@ -518,6 +593,57 @@ class Storage(ABC):
 
         From the next unit on Drafts, `move`, `put_namespace`, `rename_namespace` and `put_session` raise ReadOnlyError;
         whatever only removes still works.
+        """
+
+    @abstractmethod
+    async def hold_writes(self, reason: str | None, until: int) -> None:
+        """Switches writes off in every process, as `set_read_only` does, until that instant; None lets them go on.
+
+        For work that must not be overtaken: whoever does it says so again and again, and where it is killed writes go on by
+        themselves. `read_only` tells the reason.
+        """
+
+    # ---- everything, out and in again
+    @abstractmethod
+    async def snapshot(self, work: Callable[[Snapshot], T], now: int) -> T:
+        """Runs `work` on a thread with everything as of this instant, while others go on writing. Raises what it raises."""
+
+    @abstractmethod
+    async def aside(self) -> "Storage":
+        """Begins an empty storage of the same kind beside this one, opened. What a killed process left of one is removed."""
+
+    @abstractmethod
+    async def drop_aside(self, other: "Storage") -> None:
+        """Closes a storage that was begun aside and removes all of it that was not taken over."""
+
+    @abstractmethod
+    async def put_back(self, rows: Sequence[Row], now: int) -> None:
+        """Puts rows of one kind as they were, with their ids, versions, places in the commit order and instants. Only for a
+        storage aside.
+
+        Links come one after the other, that which is whole first. Of each link come first all its Spaces in one call (what lies
+        in others, or in one of another number, goes, and so do all sessions), then its Floors, Buried, Memories, Past, Used and
+        Sessions. A memory whose time has passed at `now` is put as one that has expired, and its past goes.
+        """
+
+    @abstractmethod
+    async def all_back(self, now: int) -> None:
+        """Nothing more is put back: what was cold is cold again."""
+
+    @abstractmethod
+    async def compare(self, other: "Storage", takeover: Takeover, now: int, *, samples: int) -> list[Difference]:
+        """What taking over would change, by namespace of this storage, those without any memory left out."""
+
+    @abstractmethod
+    async def take_over(self, other: "Storage", takeover: Takeover, now: int) -> list[Difference]:
+        """Takes over what was put back aside, in one step: a kill leaves all or nothing of it. What `compare` told is done.
+
+        What is the same stays as it is. Otherwise a version that would be no higher than the last that its key ever had here
+        becomes one more than that, and its change, like that of whatever goes, has a new place at the end of the commit order;
+        an id that another memory has here is replaced by a new one. Where nothing was ever stored here everything stays as it
+        was put. With REPLACE the storage's name (`Snapshot.store`) changes, and vectors go.
+
+        Only while `hold_writes` is in force: raises ConflictError otherwise.
         """
 
     @abstractmethod

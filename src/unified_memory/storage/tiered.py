@@ -32,9 +32,12 @@ from unified_memory.storage.base import (
     Outcome,
     Problem,
     Progress,
+    Redacted,
     Replayed,
     Stats,
+    Storage,
 )
+from unified_memory.storage.dump import Difference, Row, Snapshot, Takeover
 from unified_memory.storage.forwarding import Forwarding
 from unified_memory.storage.hot import NO_HOT, Hot, HotState, Ref, Ticket
 from unified_memory.storage.tiers import Compacted, Moved, TierCounts, Tiers
@@ -56,6 +59,14 @@ ASTRAY = "the archives of this database are not where UNIFIED_MEMORY_ARCHIVE say
 INTERRUPTED_MICROSECONDS = 3600 * SECOND
 # A dead archive's file stays for readers that began before.
 LINGER_MICROSECONDS = 60 * SECOND
+# Whoever reads for longer says so, again and again.
+PIN_MICROSECONDS = 60 * SECOND
+PIN_AGAIN_SECONDS = 20.0
+# An archive of a storage aside is left alone so long, where nobody takes it over: putting back may take hours.
+ASIDE_MICROSECONDS = 24 * 3600 * SECOND
+# What is put back cold is archived once it is so much.
+GATHERED = 20_000
+GATHERED_BYTES = 64 * 1024**2
 
 
 class TieredStorage(Forwarding, Tiers):
@@ -63,7 +74,8 @@ class TieredStorage(Forwarding, Tiers):
 
     `hot`: gives copies and is told of writes. With `auto` copies are read only where that is quicker than reading the warm tier.
     `others`: ends the era of copies that only other processes have, after writes that they are not told of. `archive` None:
-    nothing can be archived, for the reason `cold_off`.
+    nothing can be archived, for the reason `cold_off`. `home`: the warm tier beside which this storage was begun aside; it names
+    the archives of this one too, so that they are removed where it is killed.
     """
 
     _warm: Warm
@@ -78,8 +90,10 @@ class TieredStorage(Forwarding, Tiers):
         auto: bool = False,
         archive: Archive | None = None,
         cold_off: str | None = None,
+        home: Warm | None = None,
     ) -> None:
         super().__init__(warm)
+        self.warm = warm
         self._clock = clock
         self._hot = hot
         self._others = others
@@ -94,6 +108,11 @@ class TieredStorage(Forwarding, Tiers):
         self._astray: str | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._counts = TierCounts()
+        self._home = home
+        # Archives that were written, and memories that are to be archived, of a storage aside.
+        self.written: list[str] = []
+        self._gathered: list[Demotable] = []
+        self._gathered_bytes = 0
 
     # ---- one's own life
     async def open(self) -> None:
@@ -137,7 +156,7 @@ class TieredStorage(Forwarding, Tiers):
             if hot is not None:
                 await hot.close()
         await self._warm.close()
-        if self._archive is not None:
+        if self._archive is not None and self._home is None:
             await asyncio.to_thread(self._archive.close)
 
     async def size(self) -> int | None:
@@ -274,6 +293,125 @@ class TieredStorage(Forwarding, Tiers):
         if self._told_of is not None:
             await self._told_of.count(accesses)
 
+    # ---- the past
+    async def redact(self, namespace: str, key: str, version: int | None, now: int) -> Redacted:
+        """See `Storage.redact`. Archives that hold a version of those memories are written anew without those that no stub refers
+        to; their files go with `tidy`. Raises RefusedError where archives are not at hand.
+        """
+        if await self._warm.archives():
+            self._cold()
+        return await asyncio.shield(self._behind(self._redact(namespace, key, version, now)))
+
+    async def _redact(self, namespace: str, key: str, version: int | None, now: int) -> Redacted:
+        def write() -> Coroutine[Any, Any, Redacted]:
+            return self._warm.redact(namespace, key, version, now)
+
+        def standing(_redacted: Redacted) -> list[Memory]:
+            return []
+
+        if self._told_of is None:
+            redacted = await write()
+            await self._look_round()
+        else:
+            redacted = await self._tell(self._told_of, [(namespace, key)], now, write, standing)
+        ids = set(redacted.ids)
+        for one in await self._warm.archives():
+            if one.state != "dead" and await self._holds(one.name, ids):
+                await self.compact(one.name, now)
+        return redacted
+
+    async def _holds(self, archive: str, ids: set[int]) -> bool:
+        try:
+            return await asyncio.to_thread(self._cold().holds, archive, ids)
+        except ArchiveMissingError:
+            # It is not written yet, or no longer there; `check` names one that is missed.
+            return False
+
+    # ---- everything, out and in again
+    async def snapshot(self, work: Callable[[Snapshot], T], now: int) -> T:
+        """See `Storage.snapshot`. Until it has ended no archive's file is removed."""
+        return await asyncio.shield(self._behind(self._snapshot(work, now)))
+
+    async def _snapshot(self, work: Callable[[Snapshot], T], now: int) -> T:
+        if self._archive is None:
+            return await self._warm.snapshot(work, now)
+        holder = secrets.token_hex(8)
+        await self._pin(holder, PIN_MICROSECONDS)
+        again = asyncio.create_task(self._pin_again(holder))
+        try:
+            return await self._warm.snapshot(work, now)
+        finally:
+            again.cancel()
+            await asyncio.wait({again})
+            with contextlib.suppress(StorageError):
+                # It lapses by itself.
+                await self._pin(holder, 0)
+
+    async def _pin(self, holder: str, lasts: int) -> None:
+        now = self._clock.now()
+        await self._warm.pin_archives(holder, now, now + lasts)
+
+    async def _pin_again(self, holder: str) -> None:
+        while True:
+            await asyncio.sleep(PIN_AGAIN_SECONDS)
+            with contextlib.suppress(StorageError):
+                # There are two more tries before it lapses; without it the read itself fails where a file is missing.
+                await self._pin(holder, PIN_MICROSECONDS)
+
+    async def aside(self) -> "TieredStorage":
+        """See `Storage.aside`. Its archives go where those of this one are."""
+        off = self.cold_off
+        other: TieredStorage = TieredStorage(  # type: ignore[abstract]  # its methods are made of the contract, see `forwarding`
+            await self._warm.aside(),
+            self._clock,
+            archive=None if off else self._archive,
+            cold_off=off,
+            home=self._warm,
+        )
+        return other
+
+    async def drop_aside(self, other: Storage) -> None:
+        """See `Storage.drop_aside`."""
+        aside = _tiered(other)
+        await aside.close()
+        await self._warm.drop_aside(aside.warm)
+        for name in aside.written:
+            # Unless it was taken over, with stubs that refer to it.
+            if await self._warm.retire_archive(name, self._clock.now()):
+                await asyncio.to_thread(self._cold().remove, name)
+                await self._warm.forget_archive(name)
+
+    async def put_back(self, rows: Sequence[Row], now: int) -> None:
+        """See `Storage.put_back`. What is cold is put warm, and archived with others as soon as there is enough of it."""
+        await self._warm.put_back(rows, now)
+        if self.cold_off is not None:
+            return
+        for row in rows:
+            if isinstance(row, Memory) and row.tier == "cold":
+                self._gathered.append(Demotable(row.id, row.seq, len(row.value), row.importance, row.updated_at))
+                self._gathered_bytes += len(row.value)
+        if len(self._gathered) >= GATHERED or self._gathered_bytes >= GATHERED_BYTES:
+            await self._archive_gathered(now)
+
+    async def all_back(self, now: int) -> None:
+        """See `Storage.all_back`."""
+        await self._warm.all_back(now)
+        await self._archive_gathered(now)
+
+    async def _archive_gathered(self, now: int) -> None:
+        gathered, self._gathered, self._gathered_bytes = self._gathered, [], 0
+        await self.demote(gathered, now)
+
+    async def compare(self, other: Storage, takeover: Takeover, now: int, *, samples: int) -> list[Difference]:
+        """See `Storage.compare`."""
+        return await self._warm.compare(_tiered(other).warm, takeover, now, samples=samples)
+
+    async def take_over(self, other: Storage, takeover: Takeover, now: int) -> list[Difference]:
+        """See `Storage.take_over`. No hot copy of before is read afterwards."""
+        told = await self._ending(self._warm.take_over(_tiered(other).warm, takeover, now))
+        await self.look_for_archives()
+        return told
+
     # ---- the whole
     async def stats(self, scopes: tuple[str, ...], now: int, *, top: int) -> Stats:
         """See `Storage.stats`; `tiers` tells how many copies are hot, where everything is asked for."""
@@ -302,10 +440,13 @@ class TieredStorage(Forwarding, Tiers):
     # ---- between warm and cold
     async def _claim(self, archive: Archive) -> None:
         """Makes sure that archives go where those before them are. Raises RefusedError where they are not there."""
+        home = self._home or self._warm
         proposed = secrets.token_hex(8)
-        token = await self._warm.archive_token(proposed)
+        token = await home.archive_token(proposed)
+        if self._home is not None:
+            await self._warm.archive_token(token)
         # One that was killed between the database and the file has left no archive behind.
-        if token == proposed or not await self._warm.archives():
+        if token == proposed or not await home.archives():
             await asyncio.to_thread(archive.claim, token)
         elif not await asyncio.to_thread(archive.claimed, token):
             self._astray = ASTRAY
@@ -410,6 +551,9 @@ class TieredStorage(Forwarding, Tiers):
                 yield from asyncio.run_coroutine_threadsafe(_awaited(values(chunk)), loop).result()
 
         name = new_name(now)
+        if self._home is not None:
+            await self._home.reserve_archive(name, self._clock.now() + ASIDE_MICROSECONDS)
+            self.written.append(name)
         await self._warm.reserve_archive(name, now)
         writing = asyncio.ensure_future(asyncio.to_thread(archive.write, name, records()))
         try:
@@ -436,6 +580,9 @@ class TieredStorage(Forwarding, Tiers):
         if await self._warm.retire_archive(name, self._clock.now()):
             await asyncio.to_thread(self._cold().remove, name)
             await self._warm.forget_archive(name)
+            if self._home is not None:
+                await self._home.retire_archive(name, self._clock.now())
+                await self._home.forget_archive(name)
 
     async def promote(self, ids: Sequence[int], now: int) -> Moved:
         """See `Tiers.promote`."""
@@ -505,6 +652,7 @@ class TieredStorage(Forwarding, Tiers):
         if self._archive is None or self._astray is not None:
             return 0
         archive, gone = self._archive, 0
+        pinned = await self._warm.archives_pinned(now)
         for one in await self._warm.archives():
             name = one.name
             if one.state == "writing" and one.changed_at <= now - INTERRUPTED_MICROSECONDS:
@@ -519,7 +667,7 @@ class TieredStorage(Forwarding, Tiers):
                     await self.compact(name, now)
                 else:
                     await self._warm.retire_archive(name, now)
-            elif one.state == "dead" and one.changed_at <= now - LINGER_MICROSECONDS:
+            elif one.state == "dead" and one.changed_at <= now - LINGER_MICROSECONDS and not pinned:
                 # The file first: nothing would name it any longer.
                 await asyncio.to_thread(archive.remove, name)
                 gone += await self._warm.forget_archive(name)
@@ -544,7 +692,8 @@ class TieredStorage(Forwarding, Tiers):
         # Files first: one that is named meanwhile is not taken for one without a name.
         there = set(await asyncio.to_thread(archive.names))
         known = await self._warm.archives()
-        unknown = there - {one.name for one in known}
+        # Beside a storage aside lie those of the one that serves.
+        unknown = set() if self._home is not None else there - {one.name for one in known}
         if unknown:
             unknown &= set(await asyncio.to_thread(archive.names))
         problems = [
@@ -578,6 +727,12 @@ class TieredStorage(Forwarding, Tiers):
         if self._archive is None or self._astray is not None:
             raise RefusedError(f"There is no cold tier: {self.cold_off}")
         return self._archive
+
+
+def _tiered(other: Storage) -> TieredStorage:
+    if not isinstance(other, TieredStorage):
+        raise StorageError("It is not a storage that was begun aside of one with tiers")
+    return other
 
 
 async def _median(read: Callable[[], Awaitable[Any]]) -> float:

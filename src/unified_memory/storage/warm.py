@@ -172,6 +172,21 @@ class Warm(Storage):
     ) -> TierUses:
         """How much of what is visible in these scopes lies where; with `used_before` of what was not used since."""
 
+    @abstractmethod
+    async def pin_archives(self, holder: str, now: int, until: int) -> None:
+        """Keeps the files of all archives, dead ones too, until that instant, for `holder`, who says so again and again; no
+        longer with `until` <= `now`.
+        """
+
+    @abstractmethod
+    async def archives_pinned(self, now: int) -> bool:
+        """Whether anybody keeps the files of archives."""
+
+    # ---- aside
+    @abstractmethod
+    async def aside(self) -> "Warm":
+        """See `Storage.aside`."""
+
     # ---- hot copies
     @abstractmethod
     def mute_with_writes(self, node: str) -> None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from msgspec import Struct
 
@@ -94,6 +94,14 @@ class Archive:
         Raises ArchiveMissingError, and StorageError where it is of another version of the format.
         """
         return verify(View(self._files, archive))
+
+    def holds(self, archive: str, ids: Collection[int]) -> bool:
+        """Whether an archive holds values of memories with one of these ids, or something that cannot be read and may be one.
+
+        Reads all of it. Raises as `verify`.
+        """
+        wanted = frozenset(ids)
+        return any(isinstance(one, Damage) or not wanted.isdisjoint(one.ids) for one in self.verify(archive))
 
     def remove(self, archive: str) -> None:
         """Removes an archive; it may be gone already."""

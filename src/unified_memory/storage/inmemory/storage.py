@@ -5,10 +5,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from msgspec import MsgspecError, Struct, structs
+from msgspec import MsgspecError, structs
 
 from unified_memory.model.analysis import ENGLISH
-from unified_memory.model.clock import SECOND
 from unified_memory.model.errors import (
     AlreadyExistsError,
     IdempotencyMismatchError,
@@ -17,15 +16,16 @@ from unified_memory.model.errors import (
     NamespaceNotEmptyError,
     NamespaceNotFoundError,
     QuotaExceededError,
-    ReadOnlyError,
     SessionNotFoundError,
     UnifiedMemoryError,
     VersionConflictError,
 )
 from unified_memory.model.found import SearchRequest, SearchResult
+from unified_memory.model.history import Event
+from unified_memory.model.history import Kind as Happening
 from unified_memory.model.job import Job, JobState
 from unified_memory.model.memory import Memory
-from unified_memory.model.namespace import Namespace, NamespaceConfig, ancestors, contains, inherit
+from unified_memory.model.namespace import Namespace, NamespaceConfig, ancestors, contains
 from unified_memory.model.query import (
     MISSING,
     Field,
@@ -34,7 +34,6 @@ from unified_memory.model.query import (
     Page,
     Scalar,
     Selection,
-    matches,
     order_value,
     resolve,
 )
@@ -49,6 +48,7 @@ from unified_memory.storage.base import (
     Group,
     Idempotency,
     NamespaceUse,
+    Origin,
     Outcome,
     Problem,
     Progress,
@@ -56,100 +56,25 @@ from unified_memory.storage.base import (
     Remove,
     Replayed,
     Stats,
-    Storage,
     TagUse,
     Vector,
     VectorCounts,
     VectorNews,
 )
+from unified_memory.storage.dump import Buried
+from unified_memory.storage.inmemory.dumping import DumpPart
+from unified_memory.storage.inmemory.past import PastPart
 from unified_memory.storage.inmemory.ranking import Ranking
 from unified_memory.storage.inmemory.record import Record, derive, make_record
+from unified_memory.storage.inmemory.state import KeptUnit, Made, within
+from unified_memory.storage.inmemory.takeover import TakeoverPart
+from unified_memory.storage.inmemory.unit import Ref, Unit
 
 T = TypeVar("T")
-Ref = tuple[str, str]
 
 
-class _Space(Struct):
-    """What is kept of a namespace."""
-
-    config: NamespaceConfig
-    created_at: int
-    explicit: bool
-
-
-class _Kept(Struct):
-    """What is kept of a unit under its idempotency key."""
-
-    fingerprint: bytes
-    record: bytes
-    until: int
-
-
-class _Made(Struct):
-    """A vector as it is kept."""
-
-    place: int
-    model: str
-    code: bytes
-
-
-class _Unit(Struct):
-    """Changes in preparation, of which nothing shows before `_apply`; a record of None is a removal."""
-
-    now: int
-    seq: int
-    last_id: int
-    records: dict[Ref, Record | None] = {}
-    versions: dict[Ref, int] = {}
-    # Sessions that are used, each with the project of the memory that names it.
-    sessions: list[tuple[Ref, str | None]] = []
-    # Removed keys, each with the last version of its memory and the place of the removal in the commit order.
-    gone: dict[Ref, tuple[int, int]] = {}
-
-    def remove(self, memory: Memory) -> None:
-        """Stages the removal of a memory."""
-        ref = (memory.namespace, memory.key)
-        self.records[ref] = None
-        self.gone[ref] = (memory.version, self.next_seq())
-
-    def next_seq(self) -> int:
-        self.seq += 1
-        return self.seq
-
-    def next_id(self) -> int:
-        self.last_id += 1
-        return self.last_id
-
-
-class InMemoryStorage(Storage):
-    """Everything in the memory of one process, gone with it.
-
-    No method gives way to another task in its middle, so each is atomic by itself. Memories, sessions and
-    jobs are never changed in place but replaced, and are copied on their way out.
-    """
-
-    def __init__(self) -> None:
-        self._records: dict[Ref, Record] = {}
-        self._refs: dict[int, Ref] = {}
-        # The last version that each key ever had, and the highest of each namespace that has gone.
-        self._versions: dict[Ref, int] = {}
-        self._floors: dict[str, int] = {}
-        self._spaces: dict[str, _Space] = {}
-        self._dead: dict[int, list[Record]] = {}
-        # The last removal of each key that has no memory.
-        self._gone: dict[Ref, Change] = {}
-        self._sessions: dict[Ref, tuple[int, Session]] = {}
-        self._jobs: dict[str, tuple[int, Job]] = {}
-        self._leases: dict[str, tuple[str, int]] = {}
-        self._kept: dict[Ref, _Kept] = {}
-        # Vectors by memory, and where in the commit order a memory last was written, moved or removed.
-        self._vectors: dict[int, _Made] = {}
-        self._changed: dict[int, int] = {}
-        self._last_place = 0
-        self._read_only: str | None = None
-        self._seq = 0
-        self._last_id = 0
-        self._last_serial = 0
+class InMemoryStorage(PastPart, DumpPart, TakeoverPart):
+    """Everything in the memory of one process, gone with it. See `State`."""
 
     # ---- one's own life
 
@@ -202,11 +127,11 @@ class InMemoryStorage(Storage):
         record = idempotency.record(outcomes) if idempotency is not None else b""
         self._commit(unit)
         if idempotency is not None:
-            kept = _Kept(idempotency.fingerprint, record, now + idempotency.keep)
+            kept = KeptUnit(idempotency.fingerprint, record, now + idempotency.keep)
             self._kept[idempotency.scope, idempotency.key] = kept
         return outcomes
 
-    def _stage(self, unit: _Unit, edit: Edit) -> Outcome:
+    def _stage(self, unit: Unit, edit: Edit) -> Outcome:
         ref = (edit.namespace, edit.key)
         old = self._staged(unit, ref)
         shown = self._shown(old, unit.now)
@@ -215,20 +140,28 @@ class InMemoryStorage(Storage):
         decision = edit.decide(copy.copy(shown), self._effective(edit.namespace))
         if isinstance(decision, Draft):
             self._refuse_when_read_only()
+            if old is not None and shown is None:
+                self._end(unit, old.memory, Happening.EXPIRE)
             memory = self._memory_of(decision, unit, ref, old if shown is not None else None)
             about = Description(decision.text, decision.title_text, decision.keywords, decision.content_hash)
-            unit.records[ref] = make_record(memory, about)
-            unit.versions[ref] = memory.version
+            if old is not None and shown is not None:
+                self._retire(unit, old.memory, memory.seq)
+            unit.write(make_record(memory, about), Happening.STORE if shown is None else Happening.UPDATE)
             if decision.session_id is not None:
                 unit.sessions.append(((edit.namespace, decision.session_id), decision.project_id))
             return Outcome(copy.copy(memory), written=True, created=shown is None)
-        if isinstance(decision, Remove) and shown is not None:
-            unit.remove(shown)
+        if isinstance(decision, Remove) and old is not None and shown is not None:
+            self._end(unit, old.memory, Happening.DELETE)
             return Outcome(shown, removed=True)
         return Outcome(shown)
 
-    def _memory_of(self, draft: Draft, unit: _Unit, ref: Ref, old: Record | None) -> Memory:
+    def _memory_of(self, draft: Draft, unit: Unit, ref: Ref, old: Record | None) -> Memory:
         before = None if old is None else old.memory
+        origin = draft.origin
+        if origin is None:
+            origin = Origin(unit.now, unit.now)
+            if before is not None:
+                origin = Origin(before.created_at, unit.now, before.access_count, before.last_accessed)
         return Memory(
             id=unit.next_id() if before is None else before.id,
             namespace=ref[0],
@@ -238,11 +171,11 @@ class InMemoryStorage(Storage):
             importance=draft.importance,
             session_id=draft.session_id,
             project_id=draft.project_id,
-            created_at=unit.now if before is None else before.created_at,
-            updated_at=unit.now,
+            created_at=origin.created_at,
+            updated_at=origin.updated_at,
             expires_at=draft.expires_at,
-            access_count=0 if before is None else before.access_count,
-            last_accessed=None if before is None else before.last_accessed,
+            access_count=origin.access_count,
+            last_accessed=origin.last_accessed,
             version=self._last_version(unit, ref) + 1,
             seq=unit.next_seq(),
         )
@@ -256,18 +189,21 @@ class InMemoryStorage(Storage):
             raise MemoryNotFoundError(*source)
         if expected_version is not None and expected_version != record.memory.version:
             raise VersionConflictError(*source, expected_version, record.memory.version)
-        if self._shown(self._records.get(target), now) is not None:
-            raise AlreadyExistsError("There is a memory of that key", namespace=target[0], key=target[1])
+        occupant = self._records.get(target)
+        if occupant is not None:
+            if occupant.memory.visible(now):
+                raise AlreadyExistsError("There is a memory of that key", namespace=target[0], key=target[1])
+            self._end(unit, occupant.memory, Happening.EXPIRE)
         moved = self._stage_move(unit, record, target)
         self._commit(unit)
         if moved.session_id is not None:
             self._make_session((target[0], moved.session_id), moved.project_id, now)
         return copy.copy(moved)
 
-    def _stage_move(self, unit: _Unit, record: Record, target: Ref) -> Memory:
+    def _stage_move(self, unit: Unit, record: Record, target: Ref) -> Memory:
         """The version rises above those that either key has had."""
         old = record.memory
-        unit.remove(old)
+        self._retire(unit, old, unit.remove(old, Happening.MOVE))
         memory = structs.replace(
             old,
             namespace=target[0],
@@ -276,9 +212,21 @@ class InMemoryStorage(Storage):
             updated_at=unit.now,
             seq=unit.next_seq(),
         )
-        unit.records[target] = derive(memory)
-        unit.versions[target] = memory.version
+        unit.write(derive(memory), Happening.STORE)
+        self._carry_past(unit, (old.namespace, old.key), target, memory.seq)
         return memory
+
+    def _carry_past(self, unit: Unit, source: Ref, target: Ref, seq: int) -> None:
+        """Stages that the past of a key stands under another one, where that has none of its own."""
+        rows, there = self._staged_past(unit, source), self._staged_past(unit, target)
+        if not there:
+            there += [
+                structs.replace(
+                    row, memory=structs.replace(row.memory, namespace=target[0], key=target[1]), touched=seq
+                )
+                for row in rows
+            ]
+            rows.clear()
 
     async def touch(self, accesses: Sequence[Access]) -> None:
         """See `Storage.touch`."""
@@ -298,7 +246,7 @@ class InMemoryStorage(Storage):
         unit = self._begin(now)
         passed = [ref for ref, record in self._records.items() if not record.memory.visible(now)]
         for ref in passed[:limit]:
-            unit.remove(self._records[ref].memory)
+            self._end(unit, self._records[ref].memory, Happening.EXPIRE)
         self._commit(unit)
         self._kept = {key: kept for key, kept in self._kept.items() if kept.until > now}
         for ref, (_, session) in list(self._sessions.items()):
@@ -366,7 +314,11 @@ class InMemoryStorage(Storage):
         memories = [record.memory for record in self._records.values()]
         written = [Change(m.seq, m.namespace, m.key, m.version, deleted=False) for m in memories]
         known = {(m.namespace, m.key) for m in memories}
-        gone = [change for ref, change in self._gone.items() if ref not in known]
+        gone = [
+            Change(one.seq, one.namespace, one.key, one.version, deleted=True)
+            for ref, one in self._buried.items()
+            if ref not in known
+        ]
         return sorted((c for c in (*written, *gone) if c.seq > after), key=lambda change: change.seq)[:limit]
 
     async def search(self, request: SearchRequest, now: int, *, reading: Reading | None = None) -> SearchResult:  # noqa: ARG002 - as above
@@ -413,7 +365,7 @@ class InMemoryStorage(Storage):
         for one in codes:
             ref = self._refs.get(one.id)
             if ref is not None and self._records[ref].memory.seq == one.seq:
-                self._vectors[one.id] = _Made(self._next_place(), model, one.code)
+                self._vectors[one.id] = Made(self._next_place(), model, one.code)
                 put += 1
         return put
 
@@ -426,7 +378,7 @@ class InMemoryStorage(Storage):
             for number, made in self._vectors.items()
             if made.model == model
             and made.place > after_place
-            and _within(scopes, self._refs[number][0], recursive=recursive)
+            and within(scopes, self._refs[number][0], recursive=recursive)
         ]
         gone = [number for number, seq in self._changed.items() if seq > after_seq] if after_seq else []
         return VectorNews(gone, sorted(found, key=lambda vector: vector.place)[:limit], self._seq)
@@ -453,20 +405,6 @@ class InMemoryStorage(Storage):
     def _is_made(self, number: int, model: str) -> bool:
         return number in self._vectors and self._vectors[number].model == model
 
-    def _next_place(self) -> int:
-        self._last_place += 1
-        return self._last_place
-
-    def _follow(self, gone: dict[int, Ref], unit: _Unit) -> None:
-        """Moves the vectors of what was moved, and drops those of what was written over or removed."""
-        written = {record.memory.id: ref for ref, record in unit.records.items() if record is not None}
-        for number in gone.keys() | written.keys():
-            self._changed[number] = unit.seq
-            if number in self._vectors:
-                made = self._vectors.pop(number)
-                if number in written and written[number] != gone.get(number):
-                    self._vectors[number] = structs.replace(made, place=self._next_place())
-
     # ---- namespaces
 
     async def get_namespace(self, name: str, now: int) -> Namespace | None:
@@ -486,7 +424,8 @@ class InMemoryStorage(Storage):
         is_new = space is None or not space.explicit
         if limit and is_new and sum(one.explicit for one in self._spaces.values()) >= limit:
             raise QuotaExceededError("", "max_namespace_count", limit)
-        self._spaces[name] = _Space(config, now if space is None else space.created_at, explicit=True)
+        self._make_space(name, now)
+        self._spaces[name] = structs.replace(self._spaces[name], config=config, explicit=True)
         return self._namespace(name, now)
 
     async def list_namespaces(
@@ -495,7 +434,7 @@ class InMemoryStorage(Storage):
         """See `Storage.list_namespaces`. Nothing is folded into a namespace outside of the scopes."""
         names = set()
         for name in self._spaces:
-            line = [one for one in ancestors(name) if _within(scopes, one)]
+            line = [one for one in ancestors(name) if within(scopes, one)]
             if line:
                 folded = (one for one in line if depth is None or one.count("/") < depth)
                 names.add(next(folded, line[-1]))
@@ -518,16 +457,17 @@ class InMemoryStorage(Storage):
             for record in dead:
                 del self._refs[record.memory.id]
                 self._vectors.pop(record.memory.id, None)
+            self._drop_past({record.memory.id for record in dead if not record.memory.visible(now)})
             self._leave(one)
-            del self._spaces[one]
             for session in [ref for ref in self._sessions if ref[0] == one]:
                 del self._sessions[session]
             self._seq += 1
             tickets.append(self._seq)
             self._dead[tickets[-1]] = dead
+            self._events.append(Event(self._seq, now, Happening.DROP, one))
         return tickets
 
-    async def purge(self, ticket: int, now: int, limit: int) -> int:  # noqa: ARG002 - nothing here is dated
+    async def purge(self, ticket: int, now: int, limit: int) -> int:
         """See `Storage.purge`."""
         held = self._dead.get(ticket, [])
         gone = held[:limit]
@@ -537,8 +477,10 @@ class InMemoryStorage(Storage):
         for record in gone:
             self._seq += 1
             memory = record.memory
-            change = Change(self._seq, memory.namespace, memory.key, memory.version, deleted=True)
-            self._gone[memory.namespace, memory.key] = change
+            ref = (memory.namespace, memory.key)
+            # Where the namespace was made anew, what is stored there now came later than this delete.
+            if ref not in self._records and ref not in self._buried:
+                self._buried[ref] = Buried(*ref, memory.version, self._seq, memory.id, now, "deleted")
         return len(gone)
 
     async def dead_namespaces(self) -> list[int]:
@@ -560,10 +502,15 @@ class InMemoryStorage(Storage):
         moved = [record for ref, record in self._records.items() if ref[0] in names]
         for record in moved:
             self._stage_move(unit, record, (names[record.memory.namespace], record.memory.key))
+        for ref, rows in self._past.items():
+            if rows and ref[0] in names and ref not in self._records:
+                there = (names[ref[0]], ref[1])
+                self._carry_past(unit, ref, there, unit.next_seq())
+                unit.versions[there] = self._versions[ref]
         # A quota of a renamed namespace goes with it: what it bounds stays the same.
         self._check_quotas(unit)
         for old, new in names.items():
-            self._spaces[new] = self._spaces.pop(old)
+            self._spaces[new] = structs.replace(self._spaces[old], number=self._next_serial(), top_version=0)
             for ref in [ref for ref in self._sessions if ref[0] == old]:
                 serial, session = self._sessions.pop(ref)
                 self._sessions[new, ref[1]] = (serial, structs.replace(session, namespace=new))
@@ -571,11 +518,6 @@ class InMemoryStorage(Storage):
         for old in names:
             self._leave(old)
         return sum(1 for record in moved if record.memory.visible(now))
-
-    def _leave(self, name: str) -> None:
-        """Remembers of a namespace that goes only how far its versions went."""
-        refs = [ref for ref in self._versions if ref[0] == name]
-        self._floors[name] = max([self._floors.get(name, 0), *(self._versions.pop(ref) for ref in refs)])
 
     # ---- sessions
 
@@ -614,7 +556,7 @@ class InMemoryStorage(Storage):
         chosen = [
             (serial, session)
             for serial, session in self._sessions.values()
-            if _within(scopes, session.namespace, recursive=recursive)
+            if within(scopes, session.namespace, recursive=recursive)
             and cluster_id in {None, session.cluster_id}
             and active in {None, session.active(now)}
         ]
@@ -634,14 +576,13 @@ class InMemoryStorage(Storage):
         affected = [] if memories is WithMemories.KEEP else visible
         for record in affected:
             memory = record.memory
-            place = (memory.namespace, memory.key)
             if memories is WithMemories.DELETE:
-                unit.remove(memory)
+                self._end(unit, memory, Happening.DELETE)
             else:
                 seq, version = unit.next_seq(), memory.version + 1
                 expired = structs.replace(memory, expires_at=now, updated_at=now, version=version, seq=seq)
-                unit.records[place] = structs.replace(record, memory=expired)
-                unit.versions[place] = version
+                # Its past needs no row: it has expired at once.
+                unit.write(structs.replace(record, memory=expired), Happening.UPDATE)
         self._apply(unit)
         ended_at = now if session.ended_at is None else session.ended_at
         self._sessions[ref] = (serial, structs.replace(session, ended_at=ended_at))
@@ -651,26 +592,6 @@ class InMemoryStorage(Storage):
         """See `Storage.cluster_sessions`."""
         sessions = (session for _, session in self._sessions.values())
         return [one.id for one in sessions if (one.namespace, one.cluster_id) == (namespace, cluster_id)]
-
-    def _make_session(self, ref: Ref, project_id: str | None, now: int) -> None:
-        if ref not in self._sessions:
-            namespace, session_id = ref
-            new = Session(session_id, namespace, None, project_id, None, b"{}", now, now, None)
-            self._sessions[ref] = (self._next_serial(), new)
-
-    def _use_session(self, ref: Ref, now: int) -> None:
-        serial, session = self._sessions[ref]
-        expires_at = session.expires_at if session.ttl is None else now + round(session.ttl * SECOND)
-        used = structs.replace(session, last_used=now, expires_at=expires_at, ended_at=None)
-        self._sessions[ref] = (serial, used)
-
-    def _memories_of(self, session: Session) -> Iterable[Record]:
-        whose = (session.namespace, session.id)
-        return (r for r in self._records.values() if (r.memory.namespace, r.memory.session_id) == whose)
-
-    def _counted(self, session: Session, now: int) -> Session:
-        held = [r for r in self._memories_of(session) if r.memory.visible(now)]
-        return structs.replace(session, memories=len(held))
 
     # ---- jobs
 
@@ -690,7 +611,7 @@ class InMemoryStorage(Storage):
         chosen = [
             (job.created_at, serial, job)
             for serial, job in self._jobs.values()
-            if _within(scopes, job.namespace) and state in {None, job.state}
+            if within(scopes, job.namespace) and state in {None, job.state}
         ]
         page = _newest(chosen, limit, after)
         return Page([copy.copy(job) for job in page.items], page.next)
@@ -699,9 +620,9 @@ class InMemoryStorage(Storage):
 
     async def stats(self, scopes: tuple[str, ...], now: int, *, top: int) -> Stats:
         """See `Storage.stats`. `oldest` and `newest` are times of creation; fullest namespaces first."""
-        stored = [r.memory for r in self._records.values() if _within(scopes, r.memory.namespace)]
+        stored = [r.memory for r in self._records.values() if within(scopes, r.memory.namespace)]
         visible = [memory for memory in stored if memory.visible(now)]
-        spaces = [self._namespace(name, now) for name in self._spaces if _within(scopes, name)]
+        spaces = [self._namespace(name, now) for name in self._spaces if within(scopes, name)]
         spaces = [space for space in spaces if space.memories]
         spaces.sort(key=lambda space: (-space.memories, space.name))
         tags = Counter(tag for memory in visible for tag in set(memory.tags))
@@ -710,7 +631,7 @@ class InMemoryStorage(Storage):
             bytes_raw=sum(len(memory.value) for memory in visible),
             bytes_stored=None,
             expired=len(stored) - len(visible),
-            sessions=sum(1 for namespace, _ in self._sessions if _within(scopes, namespace)),
+            sessions=sum(1 for namespace, _ in self._sessions if within(scopes, namespace)),
             namespaces=[NamespaceUse(space.name, space.memories, space.bytes) for space in spaces[:top]],
             tiers={"warm": len(visible), "cold": 0},
             top_tags=sorted(tags.items(), key=lambda pair: (-pair[1], pair[0]))[:top],
@@ -721,11 +642,15 @@ class InMemoryStorage(Storage):
 
     async def read_only(self) -> str | None:
         """See `Storage.read_only`."""
-        return self._read_only
+        return self._why_read_only()
 
     async def set_read_only(self, reason: str | None) -> None:
         """See `Storage.set_read_only`."""
         self._read_only = reason
+
+    async def hold_writes(self, reason: str | None, until: int) -> None:
+        """See `Storage.hold_writes`."""
+        self._held = None if reason is None else (reason, until)
 
     async def lease(self, name: str, holder: str, now: int, until: int) -> bool:
         """See `Storage.lease`."""
@@ -770,124 +695,6 @@ class InMemoryStorage(Storage):
             if fix:
                 self._records[ref] = derived
             yield Problem(where, "What is kept for searching it does not come from it", fixed=fix)
-
-    # ---- what all of them use
-
-    def _shown(self, record: Record | None, now: int) -> Memory | None:
-        return copy.copy(record.memory) if record is not None and record.memory.visible(now) else None
-
-    def _selected(self, selection: Selection, now: int) -> list[Memory]:
-        return [
-            record.memory
-            for record in self._records.values()
-            if record.memory.visible(now)
-            and _within(selection.scopes, record.memory.namespace, recursive=selection.recursive)
-            and (selection.where is None or matches(selection.where, record.memory))
-        ]
-
-    def _begin(self, now: int) -> _Unit:
-        return _Unit(now, self._seq, self._last_id)
-
-    def _staged(self, unit: _Unit, ref: Ref) -> Record | None:
-        return unit.records[ref] if ref in unit.records else self._records.get(ref)
-
-    def _last_version(self, unit: _Unit, ref: Ref) -> int:
-        return unit.versions.get(ref) or self._versions.get(ref) or self._floors.get(ref[0], 0)
-
-    def _commit(self, unit: _Unit) -> None:
-        self._check_quotas(unit)
-        self._apply(unit)
-
-    def _apply(self, unit: _Unit) -> None:
-        """Makes the unit's changes; nothing in here can fail. Removals first: a moved memory keeps its id."""
-        before: dict[int, Ref] = {}
-        for ref in unit.records:
-            if ref in self._records:
-                number = self._records.pop(ref).memory.id
-                before[number] = ref
-                del self._refs[number]
-        for ref, (version, seq) in unit.gone.items():
-            self._gone[ref] = Change(seq, *ref, version, deleted=True)
-        for ref, record in unit.records.items():
-            if record is not None:
-                self._records[ref] = record
-                self._refs[record.memory.id] = ref
-                self._gone.pop(ref, None)
-        self._follow(before, unit)
-        self._versions |= unit.versions
-        for namespace, _ in unit.versions:
-            self._make_space(namespace, unit.now)
-        for ref, project_id in unit.sessions:
-            self._make_session(ref, project_id, unit.now)
-            self._use_session(ref, unit.now)
-        self._seq = unit.seq
-        self._last_id = unit.last_id
-
-    def _check_quotas(self, unit: _Unit) -> None:
-        """Raises where the unit makes a subtree grow beyond a quota."""
-        for name in dict.fromkeys(one for namespace, _ in unit.versions for one in ancestors(namespace)):
-            config = self._config(name)
-            if not isinstance(config.max_memories, int) and not isinstance(config.max_bytes, int):
-                continue
-            memories, size = self._use(self._records | unit.records, name, unit.now)
-            memories_before, size_before = self._use(self._records, name, unit.now)
-            if isinstance(config.max_memories, int) and memories > max(config.max_memories, memories_before):
-                raise QuotaExceededError(name, "max_memories", config.max_memories)
-            if isinstance(config.max_bytes, int) and size > max(config.max_bytes, size_before):
-                raise QuotaExceededError(name, "max_bytes", config.max_bytes)
-
-    @staticmethod
-    def _use(records: "dict[Ref, Record] | dict[Ref, Record | None]", name: str, now: int) -> tuple[int, int]:
-        """How many visible memories, and how many bytes of values, lie in the subtree."""
-        sizes = [
-            len(record.memory.value)
-            for (namespace, _), record in records.items()
-            if record is not None and record.memory.visible(now) and contains(name, namespace)
-        ]
-        return len(sizes), sum(sizes)
-
-    def _refuse_when_read_only(self) -> None:
-        if self._read_only is not None:
-            raise ReadOnlyError(self._read_only)
-
-    def _make_space(self, name: str, now: int) -> None:
-        self._spaces.setdefault(name, _Space(NamespaceConfig(), now, explicit=False))
-
-    def _effective(self, name: str) -> NamespaceConfig:
-        return inherit([self._config(one) for one in ancestors(name)])
-
-    def _config(self, name: str) -> NamespaceConfig:
-        return self._spaces[name].config if name in self._spaces else NamespaceConfig()
-
-    def _namespace(self, name: str, now: int) -> Namespace:
-        """The namespace, also where it exists only through others below it."""
-        below = [space for one, space in self._spaces.items() if one != name and contains(name, one)]
-        space = self._spaces.get(name)
-        if space is None:
-            space = _Space(NamespaceConfig(), min(one.created_at for one in below), explicit=False)
-        own = {ref: record for ref, record in self._records.items() if ref[0] == name}
-        memories, size = self._use(own, name, now)
-        total_memories, total_bytes = self._use(self._records, name, now)
-        return Namespace(
-            name,
-            space.config,
-            self._effective(name),
-            space.created_at,
-            space.explicit,
-            memories=memories,
-            bytes=size,
-            total_memories=total_memories,
-            total_bytes=total_bytes,
-            namespaces=len(below),
-        )
-
-    def _next_serial(self) -> int:
-        self._last_serial += 1
-        return self._last_serial
-
-
-def _within(scopes: tuple[str, ...], namespace: str, *, recursive: bool = True) -> bool:
-    return any(contains(scope, namespace) if recursive else scope == namespace for scope in scopes)
 
 
 def _rank(value: Scalar) -> tuple[int, Scalar]:

@@ -11,6 +11,7 @@ from unified_memory.model.analysis import index_text
 from unified_memory.model.errors import UnifiedMemoryError
 from unified_memory.model.search import describe
 from unified_memory.storage.base import Problem, Progress
+from unified_memory.storage.sqlite import past
 from unified_memory.storage.sqlite.connection import Database, Tokenizer
 from unified_memory.storage.sqlite.languages import Languages
 from unified_memory.storage.sqlite.rows import IS_WARM, RECORD, SIZE, memory_of
@@ -115,6 +116,8 @@ def _look(connection: Database, damaged: dict[int, str], progress: Progress | No
         found.orphans.append(("DELETE FROM memory_text WHERE rowid = ?", number))
     _check_orphans(connection, found)
     _check_counts(connection, found)
+    for number, version, why in past.problems(connection):
+        found.say(f"version {version} of memory {number}", why, derived=False)
     if progress is not None:
         progress(done, total)
     return found

@@ -18,7 +18,7 @@ class Cold:
     """
 
     def __init__(self, values: ColdValues | None) -> None:
-        self._values = values
+        self.values = values
         self._asked = threading.local()
 
     def register(self, connection: Database) -> None:
@@ -52,11 +52,11 @@ class Cold:
     def _value(self, archive: str, block: int, slot: int, number: int) -> str:
         if archive is None:
             raise StorageCorruptError(f"The value of memory {number} is in no archive and not in the database")
-        if self._values is None:
+        if self.values is None:
             raise StorageError(
                 f"The value of memory {number} lies in the archive {archive}, and there is no cold tier",
                 hint="Start with the UNIFIED_MEMORY_ARCHIVE or the data directory with which it was archived",
                 archive=archive,
             )
         self._asked.times = self.counted() + 1
-        return self._values.read(archive, block, slot, number).decode()
+        return self.values.read(archive, block, slot, number).decode()

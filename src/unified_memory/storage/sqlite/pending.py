@@ -6,8 +6,11 @@ one by one, a memory costs about nine such waits; gathered, a whole group costs 
 
 import msgspec
 
-from unified_memory.storage.base import Draft
+from unified_memory.model.history import Event
+from unified_memory.storage.base import Draft, Origin
 from unified_memory.storage.sqlite.connection import Database
+from unified_memory.storage.sqlite.feed import LOG
+from unified_memory.storage.sqlite.past import KEEP
 
 _encode = msgspec.json.Encoder().encode
 
@@ -19,6 +22,9 @@ INSERT = """INSERT INTO memories (id, key, namespace_id, importance, version, se
 UPDATE = """UPDATE memories SET importance = j.value->>1, version = j.value->>2, seq = j.value->>3, updated_at = j.value->>4,
     expires_at = j.value->>5, session_id = j.value->>6, project_id = j.value->>7, metadata = j.value->>8, value_json = j.value->>9
     FROM json_each(?) AS j WHERE memories.id = j.value->>0"""
+# What comes from elsewhere brings its own instants and access data.
+ORIGIN = """UPDATE memories SET created_at = j.value->>1, updated_at = j.value->>2, access_count = j.value->>3,
+    last_accessed = j.value->>4 FROM json_each(?) AS j WHERE memories.id = j.value->>0"""
 SEARCH_INDEX = """INSERT OR REPLACE INTO search_index (memory_id, keywords, content_hash)
     SELECT value->>0, value->>1, unhex(value->>2) FROM json_each(?)"""
 TEXT = """INSERT OR REPLACE INTO memory_text (rowid, body, title, scope)
@@ -35,7 +41,7 @@ class Pending:
     def __init__(self, connection: Database) -> None:
         self._connection = connection
         self._rows: dict[str, list[object]] = {
-            sql: [] for sql in (INSERT, UPDATE, UNTAG, TAG, SEARCH_INDEX, TEXT, UNEMBED, UNARCHIVE)
+            sql: [] for sql in (KEEP, INSERT, UPDATE, ORIGIN, UNTAG, TAG, SEARCH_INDEX, TEXT, UNEMBED, UNARCHIVE, LOG)
         }
         # (namespace id, key) of the memories among them.
         self.keys: set[tuple[int, str]] = set()
@@ -65,6 +71,22 @@ class Pending:
             )
         )  # fmt: skip
 
+    def keep(self, number: int, now: int, seq: int) -> None:
+        """Its version is kept as a former one, before the next takes its place; its value is not cold."""
+        self._rows[KEEP].append((number, now, seq))
+
+    def come(self, number: int, origin: Origin) -> None:
+        """It comes from elsewhere."""
+        self._rows[ORIGIN].append(
+            (number, origin.created_at, origin.updated_at, origin.access_count, origin.last_accessed)
+        )
+
+    def log(self, event: Event) -> None:
+        """Something has happened."""
+        self._rows[LOG].append(
+            (event.seq, event.at, event.kind.value, event.namespace, event.key, event.version, event.id)
+        )
+
     def index(self, number: int, keywords: str, content_hash: bytes, text: str, title_text: str, scope: str) -> None:
         """What the search knows of it, in place of what it knew."""
         self._rows[SEARCH_INDEX].append((number, keywords, content_hash.hex()))
@@ -87,7 +109,7 @@ class Pending:
         self._rows[UNTAG].append((tag_id, number))
 
     def flush(self) -> None:
-        """Writes everything, memories before what refers to them."""
+        """Writes everything: former versions before what takes their place, memories before what refers to them."""
         for sql, rows in self._rows.items():
             if rows:
                 self._connection.execute(sql, (_encode(rows).decode(),))

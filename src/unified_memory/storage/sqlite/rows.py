@@ -58,9 +58,12 @@ FIND_HEADS = (
     f"SELECT {_MANY}, {SIZE}, j.key FROM json_each(?) AS j"  # noqa: S608
     " CROSS JOIN memories AS m ON m.namespace_id = j.value->>0 AND m.key = j.value->>1"
 )
-FIND_TOMBSTONES = (
-    "SELECT j.key, t.version FROM json_each(?) AS j"
-    " CROSS JOIN tombstones AS t ON t.namespace = j.value->>2 AND t.key = j.value->>1"
+# The last version of keys without a memory: that of the tombstone, or of the past that came along with a renamed namespace.
+FIND_LAST = (
+    "SELECT j.key, max("
+    "coalesce((SELECT t.version FROM tombstones t WHERE t.namespace = j.value->>2 AND t.key = j.value->>1), 0),"
+    " coalesce((SELECT max(p.version) FROM past p WHERE p.namespace_id = j.value->>0 AND p.key = j.value->>1), 0))"
+    " FROM json_each(?) AS j"
 )
 
 # One value is bound in it: the instant at which memories are visible or not.

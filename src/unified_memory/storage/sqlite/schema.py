@@ -15,6 +15,11 @@ Instants are integers: microseconds since the epoch, UTC. The mission's tables a
   `place` is never used twice, so that whoever holds vectors can ask for what came since.
 - A memory with an empty `value_json` is a stub: `archived` says which archive holds its value, where in it, and how long it is.
   `archives` names the files of the cold tier; see `storage/warm.py` for their states, for `hot_era` and for `hot_mutes`.
+- `past` holds versions that were replaced. `coding` says how `value` is written: 0 as it came, and looked at by nobody yet; 1
+  as it came, for good; 2 zstd; 3 zstd with the value of the version `base` of that memory as its dictionary, `depth` such steps
+  from one that needs none; 4 gone. `touched` is the place in the commit order where the row last changed.
+- `changes` lists every change; those up to `counters.feed_floor` are no longer all there. `counters.store` names this storage.
+  Until `held_until` writes are off for `held_reason`.
 - `counters` has one row: the last id, the last place in the commit order, and `epoch`, which changes whenever a namespace
   is made, deleted, renamed or configured.
 """
@@ -202,6 +207,52 @@ ALTER TABLE counters ADD COLUMN hot_era TEXT NOT NULL DEFAULT '';
 ALTER TABLE counters ADD COLUMN hot_servers JSON NOT NULL DEFAULT '[]';
 ALTER TABLE counters ADD COLUMN hot_changes INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE counters ADD COLUMN archive_token TEXT NOT NULL DEFAULT '';
+""",
+    ),
+    (
+        "former versions, and everything that happened",
+        """
+CREATE TABLE past (
+    id INTEGER PRIMARY KEY,
+    memory_id INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    namespace_id INTEGER NOT NULL REFERENCES namespaces(id),
+    key TEXT NOT NULL,
+    importance INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    created_at TIMESTAMP NOT NULL,
+    updated_at TIMESTAMP NOT NULL,
+    expires_at TIMESTAMP,
+    ended_at TIMESTAMP NOT NULL,
+    session_id TEXT,
+    project_id TEXT,
+    metadata JSON,
+    touched INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    coding INTEGER NOT NULL DEFAULT 0,
+    base INTEGER,
+    depth INTEGER NOT NULL DEFAULT 0,
+    value BLOB,
+    redacted_at TIMESTAMP
+);
+CREATE UNIQUE INDEX idx_past_memory ON past(memory_id, version);
+CREATE INDEX idx_past_key ON past(namespace_id, key, version);
+CREATE INDEX idx_past_ended ON past(ended_at);
+CREATE INDEX idx_past_waiting ON past(id) WHERE coding = 0;
+CREATE TABLE changes (
+    seq INTEGER PRIMARY KEY,
+    at TIMESTAMP NOT NULL,
+    kind TEXT NOT NULL,
+    namespace TEXT NOT NULL,
+    key TEXT,
+    version INTEGER,
+    memory_id INTEGER
+);
+ALTER TABLE counters ADD COLUMN feed_floor INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE counters ADD COLUMN store TEXT NOT NULL DEFAULT '';
+ALTER TABLE counters ADD COLUMN held_reason TEXT;
+ALTER TABLE counters ADD COLUMN held_until TIMESTAMP NOT NULL DEFAULT 0;
+UPDATE counters SET feed_floor = last_seq, store = lower(hex(randomblob(8)));
 """,
     ),
 )

@@ -13,8 +13,9 @@ import apsw
 import msgspec
 
 from unified_memory.model.clock import Clock, SystemClock
-from unified_memory.model.errors import ArchiveMissingError, MemoryNotFoundError, StorageError
+from unified_memory.model.errors import ArchiveMissingError, MemoryNotFoundError, StorageCorruptError, StorageError
 from unified_memory.model.found import SearchRequest, SearchResult
+from unified_memory.model.history import Event, Keeping, Past
 from unified_memory.model.job import Job, JobState
 from unified_memory.model.memory import Memory
 from unified_memory.model.namespace import Namespace, NamespaceConfig, contains, inherit
@@ -32,13 +33,17 @@ from unified_memory.storage.base import (
     Problem,
     Progress,
     Reading,
+    Redacted,
     Replayed,
     Stats,
+    Storage,
     TagUse,
     VectorCounts,
     VectorNews,
 )
-from unified_memory.storage.sqlite import search, stubs, trust, vectors
+from unified_memory.storage.dump import Difference, Row, Snapshot, Takeover
+from unified_memory.storage.sqlite import feed, past, search, stubs, trust, vectors
+from unified_memory.storage.sqlite import takeover as takeovers
 from unified_memory.storage.sqlite.check import check_all
 from unified_memory.storage.sqlite.cold import Cold
 from unified_memory.storage.sqlite.connection import (
@@ -49,8 +54,10 @@ from unified_memory.storage.sqlite.connection import (
     storage_errors,
     translate,
 )
+from unified_memory.storage.sqlite.dumping import SQLiteSnapshot
 from unified_memory.storage.sqlite.filters import Binding, condition, group_expression, order_terms, select_scope
 from unified_memory.storage.sqlite.languages import Languages
+from unified_memory.storage.sqlite.restoring import Aside, Restoring, sweep
 from unified_memory.storage.sqlite.rows import (
     GET,
     IS_WARM,
@@ -108,7 +115,8 @@ class SQLiteStorage(Warm):
     """Memories in one SQLite file at `path`; any number of processes may open it.
 
     `readers`: threads for longer reads. `program`: written beside each schema step that this program carries out. `cold`: reads
-    values that lie in archives.
+    values that lie in archives. `keeping`: how much of the past is kept where a namespace says nothing. `beside`: the directory
+    of a database that is begun aside, and is not durable before another one takes it over.
     """
 
     def __init__(
@@ -119,11 +127,16 @@ class SQLiteStorage(Warm):
         program: str = "unified-memory",
         clock: Clock | None = None,
         cold: ColdValues | None = None,
+        keeping: Keeping | None = None,
+        beside: Aside | None = None,
     ) -> None:
         self.path = path
+        self.beside = beside
+        self._restoring = Restoring()
         self._readers = readers
         self._program = program
         self._clock = clock or SystemClock()
+        self._keeping = keeping or Keeping()
         self._languages = Languages()
         self._texts = Texts()
         self._cold = Cold(cold)
@@ -136,10 +149,19 @@ class SQLiteStorage(Warm):
     # ---- one's own life
     async def open(self) -> None:
         check_directory(self.path.parent)
+        if self.beside is None:
+            await asyncio.to_thread(sweep, self.path)
         with storage_errors():
             prepare(self.path, self._clock.now(), self._program)
             self._point = connect(self.path, cache_kib=LOOP_CACHE_KIB)
-            self._writer = Writer(self.path, cache_kib=WRITER_CACHE_KIB, cold=self._cold, clock=self._clock)
+            self._writer = Writer(
+                self.path,
+                cache_kib=WRITER_CACHE_KIB,
+                cold=self._cold,
+                clock=self._clock,
+                keeping=self._keeping,
+                synced=self.beside is None,
+            )
         self._pool = ThreadPoolExecutor(self._readers, thread_name_prefix="unified-memory-reader")
         # Of their own: where archives are far away, lists and searches of the warm tier do not wait for them.
         self._cold_pool = ThreadPoolExecutor(self._readers, thread_name_prefix="unified-memory-cold")
@@ -261,7 +283,9 @@ class SQLiteStorage(Warm):
     async def edit(
         self, edits: Sequence[Edit], now: int, *, idempotency: Idempotency | None = None
     ) -> list[Outcome] | Replayed:
-        await self._fetch_ahead([(edit.namespace, edit.key) for edit in edits if edit.whole], now)
+        # What is replaced stays as a former version, so its value is asked for too.
+        archived = self._write.archived
+        await self._fetch_ahead([(edit.namespace, edit.key) for edit in edits if edit.whole or archived], now)
         if len(edits) == 1 and idempotency is None:
             only = edits[0]
             return await self._write.do(lambda tx: [tx.edit(only, now)], edits, alone=True)
@@ -278,7 +302,9 @@ class SQLiteStorage(Warm):
         with storage_errors():
             cold = [ref for ref in refs if (row := self._read_point(IS_COLD, ref)) is not None and row[0]]
         for ref in cold:
-            await self._cold_read(*ref, now)
+            # What cannot be read can be replaced all the same; whatever needs it is told so when it asks.
+            with contextlib.suppress(StorageCorruptError):
+                await self._cold_read(*ref, now)
 
     async def _cold_read(self, namespace: str, key: str, now: int) -> Memory | None:
         return await self._read(lambda connection: _whole(connection, namespace, key, now), pool=self._cold_pool)
@@ -327,6 +353,12 @@ class SQLiteStorage(Warm):
             ]
         )
 
+    async def feed(self, after: int, limit: int) -> list[Event]:
+        return await self._read(lambda connection: feed.read(connection, after, limit))
+
+    async def prune_feed(self, before: int, limit: int) -> int:
+        return await self._write.do(lambda tx: feed.prune(tx.settled(), before, limit))
+
     async def search(self, request: SearchRequest, now: int, *, reading: Reading | None = None) -> SearchResult:
         if not request.scopes:
             return SearchResult([])
@@ -354,6 +386,31 @@ class SQLiteStorage(Warm):
 
     async def expire(self, now: int, limit: int) -> list[tuple[str, int]]:
         return await self._write.do(lambda tx: tx.expire(now, limit))
+
+    # ---- the past
+    async def past(self, namespace: str, key: str, now: int, *, before: int | None, limit: int) -> list[Past]:
+        return await self._read(lambda connection: past.heads(connection, namespace, key, now, before, limit))
+
+    async def past_version(self, namespace: str, key: str, version: int, now: int) -> Past | None:
+        return await self._read(lambda connection: past.version(connection, namespace, key, version, now))
+
+    async def as_of(self, namespace: str, key: str, instant: int, now: int) -> Memory | None:
+        return await self._read(lambda connection: past.as_of(connection, namespace, key, instant, now))
+
+    async def redact(self, namespace: str, key: str, version: int | None, now: int) -> Redacted:
+        return await self._write.do(lambda tx: tx.redact(namespace, key, version, now))
+
+    async def prune_past(
+        self, scopes: tuple[str, ...], *, recursive: bool, keep: int | None, before: int | None, limit: int
+    ) -> int:
+        scope = select_scope(scopes, recursive=recursive)
+        return await self._write.do(lambda tx: past.prune(tx.settled(), scope, keep, before, limit))
+
+    async def shrink_past(self, limit: int) -> int:
+        waiting = self._read_point("SELECT EXISTS (SELECT 1 FROM past WHERE coding = 0)")
+        if waiting is None or not waiting[0]:
+            return 0
+        return await self._write.do(lambda tx: past.shrink(tx.settled(), limit))
 
     # ---- vectors
     async def unembedded(self, model: str, now: int, after_seq: int, limit: int) -> list[Memory]:
@@ -507,8 +564,9 @@ class SQLiteStorage(Warm):
                 row[0]
                 for row in connection.execute(
                     "SELECT id FROM namespaces d WHERE deleted_name IS NOT NULL"
-                    " AND (EXISTS (SELECT 1 FROM memories m WHERE m.namespace_id = d.id) OR EXISTS"
-                    " (SELECT 1 FROM sessions s WHERE s.namespace_id = d.id))"
+                    " AND (EXISTS (SELECT 1 FROM memories m WHERE m.namespace_id = d.id)"
+                    " OR EXISTS (SELECT 1 FROM sessions s WHERE s.namespace_id = d.id)"
+                    " OR EXISTS (SELECT 1 FROM past p WHERE p.namespace_id = d.id))"
                 )
             ]
         )
@@ -624,11 +682,20 @@ class SQLiteStorage(Warm):
 
     async def read_only(self) -> str | None:
         with storage_errors():
-            row = self._read_point("SELECT read_only FROM counters")
-        return None if row is None or row[0] is None else str(row[0])
+            row = self._read_point("SELECT read_only, held_reason, held_until FROM counters")
+        if row is None:
+            return None
+        by_command, held, until = row
+        reason = held if held is not None and int(str(until)) > self._clock.now() else by_command
+        return None if reason is None else str(reason)
 
     async def set_read_only(self, reason: str | None) -> None:
         await self._write.do(lambda tx: tx.connection.execute("UPDATE counters SET read_only = ?", (reason,)))
+
+    async def hold_writes(self, reason: str | None, until: int) -> None:
+        await self._write.do(
+            lambda tx: tx.connection.execute("UPDATE counters SET held_reason = ?, held_until = ?", (reason, until))
+        )
 
     async def lease(self, name: str, holder: str, now: int, until: int) -> bool:
         return await self._write.do(
@@ -641,6 +708,80 @@ class SQLiteStorage(Warm):
                 is not None
             )
         )
+
+    # ---- everything, out and in again
+    async def snapshot(self, work: Callable[[Snapshot], T], now: int) -> T:
+        return await asyncio.to_thread(self._on_snapshot, work, now)
+
+    def _on_snapshot(self, work: Callable[[Snapshot], T], now: int) -> T:
+        with storage_errors(), contextlib.closing(connect(self.path, cache_kib=READER_CACHE_KIB)) as connection:
+            self._cold.register(connection)
+            return self._in_transaction(connection, lambda _: work(SQLiteSnapshot(connection, now)))
+
+    async def aside(self) -> "SQLiteStorage":
+        await asyncio.to_thread(sweep, self.path)
+        beside = await asyncio.to_thread(Aside, self.path)
+        other = SQLiteStorage(
+            beside.database,
+            readers=self._readers,
+            program=self._program,
+            clock=self._clock,
+            cold=self._cold.values,
+            keeping=self._keeping,
+            beside=beside,
+        )
+        try:
+            await other.open()
+        except BaseException:
+            await self.drop_aside(other)
+            raise
+        return other
+
+    async def drop_aside(self, other: Storage) -> None:
+        beside = _aside(other).beside
+        await other.close()
+        if beside is not None:
+            await asyncio.to_thread(beside.remove)
+
+    async def put_back(self, rows: Sequence[Row], now: int) -> None:
+        restoring = self._restored()
+        await self._write.do(lambda tx: restoring.put(tx, rows, now))
+
+    async def all_back(self, now: int) -> None:
+        restoring = self._restored()
+        await self._write.do(lambda tx: restoring.finish(tx, now))
+
+    def _restored(self) -> Restoring:
+        if self.beside is None:
+            raise StorageError("Rows are put back only into a storage that was begun aside")
+        return self._restoring
+
+    async def compare(self, other: Storage, takeover: Takeover, now: int, *, samples: int) -> list[Difference]:
+        there = _aside(other).path
+
+        def work() -> list[Difference]:
+            with storage_errors():
+                return takeovers.compare(self.path, there, takeover, now, samples)
+
+        return await asyncio.to_thread(work)
+
+    async def take_over(self, other: Storage, takeover: Takeover, now: int) -> list[Difference]:
+        paths = (self.path, _aside(other).path)
+
+        def work(tx: Transaction) -> list[Difference]:
+            takeovers.require_held(tx.connection, self._clock.now())
+            return takeovers.take_over(tx, paths, takeover, now, self._cold.register)
+
+        told = await self._write.do_outside(work)
+        await self._write.truncate()
+        return told
+
+    # ---- archives that are being read
+    async def pin_archives(self, holder: str, now: int, until: int) -> None:
+        await self._write.do(lambda tx: stubs.pin(tx.connection, holder, now, until))
+
+    async def archives_pinned(self, now: int) -> bool:
+        return await self._read(lambda connection: stubs.pinned(connection, now))
 
     async def check(self, *, fix: bool, progress: Progress | None = None) -> list[Problem]:
         damaged: dict[int, str] = {}
@@ -670,6 +811,12 @@ class SQLiteStorage(Warm):
             # An archive that was compacted away while we read: what it held lies elsewhere now.
             found, again = await asyncio.to_thread(read)
         return found
+
+
+def _aside(other: Storage) -> SQLiteStorage:
+    if not isinstance(other, SQLiteStorage) or other.beside is None:
+        raise StorageError("It is not a storage that was begun aside of a SQLite database")
+    return other
 
 
 def files_size(path: Path) -> int:

@@ -20,6 +20,8 @@ _KEPT = (
     "id, key, namespace_id, importance, version, seq, created_at, updated_at, expires_at, access_count, last_accessed,"
     " session_id, project_id, metadata"
 )
+# Leases of those who read archives: whoever takes one by name finds none of that name.
+_PINS = "archives read by "
 _NUMBER = "(SELECT number FROM archives WHERE name = ?)"
 
 
@@ -190,3 +192,18 @@ def retire(connection: Database, name: str, now: int) -> bool:
 def forget(connection: Database, name: str) -> bool:
     """See `Warm.forget_archive`."""
     return bool(connection.execute("DELETE FROM archives WHERE name = ? AND state = 'dead' RETURNING 1", (name,)).get)
+
+
+def pin(connection: Database, holder: str, now: int, until: int) -> None:
+    """See `Warm.pin_archives`."""
+    connection.execute(
+        "DELETE FROM leases WHERE name GLOB ? AND (until <= ? OR holder = ?)", (_PINS + "*", now, holder)
+    )
+    if until > now:
+        connection.execute("INSERT INTO leases VALUES (?, ?, ?)", (_PINS + holder, holder, until))
+
+
+def pinned(connection: Database, now: int) -> bool:
+    """See `Warm.archives_pinned`."""
+    pins = "SELECT EXISTS (SELECT 1 FROM leases WHERE name GLOB ? AND until > ?)"
+    return bool(connection.execute(pins, (_PINS + "*", now)).get)

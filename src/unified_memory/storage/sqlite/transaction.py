@@ -22,19 +22,31 @@ from unified_memory.model.errors import (
     StorageCorruptError,
     VersionConflictError,
 )
+from unified_memory.model.history import Event, Keeping, Kind
 from unified_memory.model.memory import NO_ATTRIBUTES, Memory
 from unified_memory.model.namespace import NamespaceConfig, ancestors, contains, inherit
 from unified_memory.model.search import Description, describe
 from unified_memory.model.session import Session, WithMemories
-from unified_memory.storage.base import Access, Code, Draft, Edit, Idempotency, Keep, Outcome, Remove, Replayed
-from unified_memory.storage.sqlite import stubs, trust, vectors
+from unified_memory.storage.base import (
+    Access,
+    Code,
+    Draft,
+    Edit,
+    Idempotency,
+    Keep,
+    Outcome,
+    Redacted,
+    Remove,
+    Replayed,
+)
+from unified_memory.storage.sqlite import past, stubs, trust, vectors
 from unified_memory.storage.sqlite.connection import Database
 from unified_memory.storage.sqlite.filters import select_scope
 from unified_memory.storage.sqlite.pending import Pending
 from unified_memory.storage.sqlite.rows import (
     FIND_HEAD,
     FIND_HEADS,
-    FIND_TOMBSTONES,
+    FIND_LAST,
     FIND_WHOLE,
     HEAD,
     MEMORY_AS_NAMED,
@@ -58,13 +70,16 @@ MERGE_PAGES = 200
 REMOVED = 1 << 53
 REBUILD_FLUSH = 500
 MAX_KNOWN_TAGS = 10_000
+# Why a key has no memory any longer, as its tombstone says.
+REASONS = {Kind.DELETE: "deleted", Kind.EXPIRE: "expired", Kind.MOVE: "moved", Kind.REDACT: "redacted"}
 BURY = "INSERT OR REPLACE INTO tombstones VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 
 class Place(Struct):
     """A namespace inside a transaction: its row (0: none yet), what its versions start above, and its settings.
 
-    `limits`: (namespace that sets it, max_memories or None, max_bytes or None) for itself and each ancestor.
+    `limits`: (namespace that sets it, max_memories or None, max_bytes or None) for itself and each ancestor. `keeps`: whether
+    former versions are kept.
     """
 
     id: int
@@ -72,6 +87,7 @@ class Place(Struct):
     floor: int
     config: NamespaceConfig
     limits: list[tuple[str, int | None, int | None]]
+    keeps: bool = False
 
     @property
     def language(self) -> str:
@@ -90,9 +106,10 @@ class Mark(NamedTuple):
 class Transaction:
     """The writer's view inside BEGIN … COMMIT. Kept from one transaction to the next for what it knows of namespaces."""
 
-    def __init__(self, connection: Database, clock: Clock) -> None:
+    def __init__(self, connection: Database, clock: Clock, keeping: Keeping) -> None:
         self.connection = connection
         self._clock = clock
+        self._keeping = keeping
         self._places: dict[str, Place] = {}
         self._tags: dict[str, int] = {}
         self._epoch = -1
@@ -102,7 +119,7 @@ class Transaction:
         self._embedded = False
         self._stale = False
         # Whether there may be stubs.
-        self._archived = False
+        self.archived = False
         # Whether anybody may be using hot copies.
         self.copies_used = False
         # Who ends the era of hot copies with its writes, None where they are told.
@@ -123,17 +140,22 @@ class Transaction:
         found = self.connection.execute("PRAGMA user_version").get
         if found != VERSION:
             raise SchemaTooNewError(found, VERSION)
-        self.last_id, self.last_seq, epoch, self.read_only, embedded, stale, archived, era, muted = (
+        self.last_id, self.last_seq, epoch, self.read_only, embedded, stale, archived, era, muted, held, until = (
             self.connection.execute(
                 "SELECT last_id, last_seq, epoch, read_only, EXISTS (SELECT 1 FROM models), EXISTS (SELECT 1 FROM stale_text),"
-                " EXISTS (SELECT 1 FROM archived), hot_era <> '', EXISTS (SELECT 1 FROM hot_mutes) FROM counters"
+                " EXISTS (SELECT 1 FROM archived), hot_era <> '', EXISTS (SELECT 1 FROM hot_mutes), held_reason, held_until"
+                " FROM counters"
             ).get
         )
-        self._embedded, self._stale, self._archived = bool(embedded), bool(stale), bool(archived)
+        if held is not None and until > self._clock.now():
+            self.read_only = held
+        self._embedded, self._stale, self.archived = bool(embedded), bool(stale), bool(archived)
         self._era, self.copies_used = bool(era), bool(era or muted)
         self._written = self.last_seq
         if epoch != self._epoch:
             self._places.clear()
+            # Another storage may have been taken over, whose tags have other ids.
+            self._tags.clear()
             self._epoch = epoch
 
     def finish(self) -> None:
@@ -155,6 +177,11 @@ class Transaction:
         self.flush()
         self._heads.clear()
         self._buried.clear()
+
+    def settled(self) -> Database:
+        """The connection, for work of its own: `settle` was called."""
+        self.settle()
+        return self.connection
 
     def flush(self) -> None:
         """Writes the memories that were decided; whoever reads or changes them by another statement calls it first."""
@@ -216,7 +243,9 @@ class Transaction:
         ]
         own = rows.get(name)
         settings = [c for _, c in configs] if own else [NamespaceConfig(), *(c for _, c in configs)]
-        return Place(own[1] if own else 0, name, own[2] if own else 0, inherit(settings), limits)
+        config = inherit(settings)
+        keeps = self._keeping.within(config).on
+        return Place(own[1] if own else 0, name, own[2] if own else 0, config, limits, keeps)
 
     def found(self, place: Place, now: int) -> None:
         """Creates the namespace of the place where there is none."""
@@ -328,8 +357,7 @@ class Transaction:
             self._heads[place_id, key] = row[:-1]
         missing = [one for one in wanted if self._heads[one[0], one[1]] is None]
         if missing:
-            self._buried.update(((one[0], one[1]), 0) for one in missing)
-            for index, version in self.connection.execute(FIND_TOMBSTONES, (_encode(missing).decode(),)):
+            for index, version in self.connection.execute(FIND_LAST, (_encode(missing).decode(),)):
                 self._buried[missing[index][0], missing[index][1]] = version
 
     def _find(self, place: Place, edit: Edit) -> tuple[Any, ...] | None:
@@ -357,7 +385,7 @@ class Transaction:
         if isinstance(decision, Remove):
             if current is None:
                 return Outcome(None)
-            self.remove(current, place.id, old_size, now, "deleted")
+            self.remove(current, place, old_size, now, Kind.DELETE)
             return Outcome(current, removed=True)
         return Outcome(self._write(decision, edit, place, there, old_size, now), written=True, created=current is None)
 
@@ -371,7 +399,7 @@ class Transaction:
         self.found(place, now)
         ref = (place.id, edit.key)
         if there is not None and current is None:
-            self.remove(there, place.id, old_size, now, "expired")
+            self.remove(there, place, old_size, now, Kind.EXPIRE)
         metadata = None if draft.attributes == NO_ATTRIBUTES else draft.attributes.decode()
         if current is None:
             if there is not None:
@@ -379,7 +407,7 @@ class Transaction:
             elif ref in self._buried:
                 version = max(self._buried[ref], place.floor) + 1
             else:
-                version = max(self._last_version(place.name, edit.key), place.floor) + 1
+                version = max(self._last_version(place, edit.key), place.floor) + 1
             self.last_id += 1
             number, created_at, count, last_accessed = self.last_id, now, 0, None
             seq = self.next_seq()
@@ -390,12 +418,21 @@ class Transaction:
             number, created_at, old_tags = current.id, current.created_at, current.tags
             count, last_accessed = current.access_count, current.last_accessed
             seq, version = self.next_seq(), current.version + 1
+            if place.keeps:
+                self._keep(current, now, seq)
             self._pending.update(number, ref, version, seq, now, draft, metadata)
-            if self._archived:
+            if self.archived:
                 self._pending.unarchive(number)
             if self._embedded:
                 self._pending.unembed(number)
             self._count(place.id, 0, size - old_size, version)
+        kind = Kind.STORE if current is None else Kind.UPDATE
+        self._pending.log(Event(seq, now, kind, place.name, edit.key, version, number))
+        updated_at = now
+        if draft.origin is not None:
+            self._pending.come(number, draft.origin)
+            created_at, updated_at = draft.origin.created_at, draft.origin.updated_at
+            count, last_accessed = draft.origin.access_count, draft.origin.last_accessed
         self._heads.pop(ref, None)
         self._buried.pop(ref, None)
         if old_tags or draft.tags:
@@ -405,13 +442,20 @@ class Transaction:
             self._sessions[place.id, draft.session_id] = (draft.project_id, now)
         return Memory(
             number, place.name, edit.key, draft.value, draft.attributes, draft.importance, draft.session_id,
-            draft.project_id, created_at, now, draft.expires_at, count, last_accessed, version, seq,
+            draft.project_id, created_at, updated_at, draft.expires_at, count, last_accessed, version, seq,
         )  # fmt: skip
 
-    def _last_version(self, namespace: str, key: str) -> int:
+    def _keep(self, memory: Memory, now: int, seq: int) -> None:
+        """Keeps the version that is about to end."""
+        if memory.tier == "cold":
+            self.flush()
+            past.keep(self.connection, memory.id, now, seq, cold=True)
+        else:
+            self._pending.keep(memory.id, now, seq)
+
+    def _last_version(self, place: Place, key: str) -> int:
         """The last version of a key that has no memory."""
-        find = "SELECT version FROM tombstones WHERE namespace = ? AND key = ?"
-        return self.connection.execute(find, (namespace, key)).get or 0
+        return int(self.connection.execute(FIND_LAST, (_encode([(place.id, key, place.name)]).decode(),)).get[1])
 
     def reindex(self, number: int) -> None:
         """Derives what the index holds of a memory again."""
@@ -485,7 +529,7 @@ class Transaction:
             self._pending.tag(self._tag(tag), number)
 
     def _tag(self, name: str) -> int:
-        """The id of a tag, made where there is none. Tags are never deleted, so what was seen once stays so."""
+        """The id of a tag, made where there is none. What was seen once stays so while the epoch does."""
         found = self._tags.get(name)
         if found is None:
             found = self.connection.execute("SELECT id FROM tags WHERE name = ?", (name,)).get
@@ -497,16 +541,55 @@ class Transaction:
             self._tags[name] = found
         return found
 
-    def remove(self, memory: Memory, namespace_id: int, size: int, now: int, reason: str) -> None:
-        """Deletes a memory; its version is remembered, and its going stands in the commit order."""
-        ref = (namespace_id, memory.key)
+    def remove(self, memory: Memory, place: Place, size: int, now: int, kind: Kind) -> int:
+        """Deletes a memory; its version is remembered, and its going stands in the commit order, at the place that is told."""
+        ref = (place.id, memory.key)
         self._heads.pop(ref, None)
         self._buried.pop(ref, None)
+        seq = self.next_seq()
+        if kind is Kind.EXPIRE:
+            self.flush()
+            past.forget_memory(self.connection, memory.id)
+        elif kind is Kind.REDACT:
+            self.flush()
+            past.keep_redacted(self.connection, memory.id, now, seq)
+        elif place.keeps:
+            self._keep(memory, now, seq)
         self._erase(memory.id, memory.tags)
-        self._count(namespace_id, -1, -size, memory.version)
+        self._count(place.id, -1, -size, memory.version)
         self.connection.execute(
-            BURY, (memory.namespace, memory.key, memory.version, self.next_seq(), memory.id, now, reason)
+            BURY, (memory.namespace, memory.key, memory.version, seq, memory.id, now, REASONS[kind])
         )
+        self._pending.log(Event(seq, now, kind, memory.namespace, memory.key, memory.version, memory.id))
+        return seq
+
+    def redact(self, namespace: str, key: str, version: int | None, now: int) -> Redacted:
+        """Takes the content of a version, or of all, for good."""
+        self.settle()
+        place = self.place(namespace)
+        row = self.connection.execute(FIND_HEAD, (place.name, place.id, key)).fetchone() if place.id else None
+        memory = None if row is None else memory_of(row)
+        found: list[tuple[int, int]] = []
+        seq = None
+        if memory is not None and row is not None:
+            if not memory.visible(now):
+                self.remove(memory, place, row[-1], now, Kind.EXPIRE)
+            elif version in {None, memory.version}:
+                seq = self.remove(memory, place, row[-1], now, Kind.REDACT)
+        self.flush()
+        found = past.redact(self.connection, place.id, key, version, now, self.last_seq + 1 if seq is None else seq)
+        if not found:
+            raise MemoryNotFoundError(namespace, key)
+        if seq is None:
+            id_ = found[-1][0]
+            self._pending.log(Event(self.next_seq(), now, Kind.REDACT, namespace, key, version, id_))
+        # What repeated requests are answered with may hold it, and so may the name of a tag that nothing bears any longer.
+        self.flush()
+        self.connection.execute("DELETE FROM idempotency")
+        self.connection.execute("DELETE FROM tags WHERE NOT EXISTS (SELECT 1 FROM memory_tags WHERE tag_id = tags.id)")
+        self._tags.clear()
+        self._changed_namespaces(keep=True)
+        return Redacted(sorted({one[1] for one in found}), sorted({one[0] for one in found}))
 
     def _erase(self, number: int, tags: tuple[str, ...]) -> None:
         run = self.connection.execute
@@ -518,7 +601,7 @@ class Transaction:
             run("DELETE FROM vectors WHERE memory_id = ?", (number,))
         if self._stale:
             run("DELETE FROM stale_text WHERE memory_id = ?", (number,))
-        if self._archived:
+        if self.archived:
             run("DELETE FROM archived WHERE memory_id = ?", (number,))
         run("DELETE FROM memories WHERE id = ?", (number,))
 
@@ -544,17 +627,24 @@ class Transaction:
             self._check_quotas(Place(goal.id, goal.name, goal.floor, goal.config, limits), now, 1, size)
         self.found(goal, now)
         if occupant is not None and in_the_way is not None:
-            self.remove(occupant, goal.id, in_the_way[-1], now, "expired")
-        return self._carry(memory, origin.id, goal, target[1], size, now)
+            self.remove(occupant, goal, in_the_way[-1], now, Kind.EXPIRE)
+        return self._carry(memory, (origin.id, origin.keeps), goal, target[1], size, now)
 
-    def _carry(self, memory: Memory, origin_id: int, goal: Place, key: str, size: int, now: int) -> Memory:
+    def _carry(self, memory: Memory, origin: tuple[int, bool], goal: Place, key: str, size: int, now: int) -> Memory:
         run = self.connection.execute
-        last = self._last_version(goal.name, key)
+        origin_id, keeps = origin
+        last = self._last_version(goal, key)
         version = max(memory.version, last, goal.floor) + 1
-        run(BURY, (memory.namespace, memory.key, memory.version, self.next_seq(), memory.id, now, "moved"))
+        left = self.next_seq()
+        run(BURY, (memory.namespace, memory.key, memory.version, left, memory.id, now, REASONS[Kind.MOVE]))
+        self._pending.log(Event(left, now, Kind.MOVE, memory.namespace, memory.key, memory.version, memory.id))
+        if keeps and memory.visible(now):
+            past.keep(self.connection, memory.id, now, left, cold=memory.tier == "cold")
+        past.carry(self.connection, (origin_id, memory.key), (goal.id, key), left)
         self._count(origin_id, -1, -size, memory.version)
         self._count(goal.id, 1, size, version)
         seq = self.next_seq()
+        self._pending.log(Event(seq, now, Kind.STORE, goal.name, key, version, memory.id))
         run(
             "UPDATE memories SET namespace_id = ?, key = ?, version = ?, seq = ?, updated_at = ? WHERE id = ?",
             (goal.id, key, version, seq, now, memory.id),
@@ -587,7 +677,7 @@ class Transaction:
     def put_stubs(self, archive: str, places: Sequence[ColdPlace]) -> tuple[int, int]:
         """Takes values out of the database that an archive holds."""
         self.settle()
-        self._archived = True
+        self.archived = True
         return stubs.put(self.connection, archive, places)
 
     def take_back(self, values: Sequence[tuple[int, int, bytes]]) -> tuple[int, int]:
@@ -614,13 +704,13 @@ class Transaction:
         self.settle()
         gone: dict[str, int] = {}
         rows = self.connection.execute(
-            f"SELECT {HEAD}, m.namespace_id FROM memories m JOIN namespaces n ON n.id = m.namespace_id"  # noqa: S608 - fixed columns
+            f"SELECT {HEAD} FROM memories m JOIN namespaces n ON n.id = m.namespace_id"  # noqa: S608 - fixed columns
             " WHERE m.expires_at <= ? AND n.name IS NOT NULL ORDER BY m.expires_at LIMIT ?",
             (now, limit),
         ).fetchall()
         for row in rows:
             memory = memory_of(row)
-            self.remove(memory, row[-1], row[-2], now, "expired")
+            self.remove(memory, self.place(memory.namespace), row[-1], now, Kind.EXPIRE)
             gone[memory.namespace] = gone.get(memory.namespace, 0) + 1
         self.connection.execute("DELETE FROM idempotency WHERE expires_at <= ?", (now,))
         self.connection.execute(
@@ -710,6 +800,8 @@ class Transaction:
             "UPDATE namespaces SET deleted_name = name, name = NULL, explicit = 0 WHERE id = ?",
             [(row[0],) for row in rows],
         )
+        for row in rows:
+            self._pending.log(Event(self.next_seq(), now, Kind.DROP, row[1]))
         self._changed_namespaces()
         trust.another(self.connection)
         return [row[0] for row in rows]
@@ -718,11 +810,15 @@ class Transaction:
         """Removes memories of a deleted namespace."""
         self.settle()
         name = self.connection.execute("SELECT deleted_name FROM namespaces WHERE id = ?", (ticket,)).get
+        if name is None:
+            # Another storage has been taken over since: the number is that of a namespace which is there.
+            return 0
         rows = self.connection.execute(
             "SELECT id, key, version, metadata FROM memories WHERE namespace_id = ? LIMIT ?", (ticket, limit)
         ).fetchall()
         for number, key, version, metadata in rows:
             self._erase(number, _tags_of(metadata))
+            past.forget_memory(self.connection, number)
             # Where the namespace was made anew, what is stored there now came later than this delete.
             self.connection.execute(
                 "INSERT OR IGNORE INTO tombstones SELECT ?, ?, ?, ?, ?, ?, 'deleted' WHERE NOT EXISTS"
@@ -735,6 +831,8 @@ class Transaction:
         if not rows:
             self.connection.execute("UPDATE namespaces SET memories = 0, bytes = 0 WHERE id = ?", (ticket,))
             self.connection.execute("DELETE FROM sessions WHERE namespace_id = ?", (ticket,))
+            # Of keys that had no memory any longer.
+            self.connection.execute("DELETE FROM past WHERE namespace_id = ?", (ticket,))
         return len(rows)
 
     def rename_namespace(self, source: str, target: str, now: int) -> int:
@@ -759,6 +857,7 @@ class Transaction:
         for namespace_id, name, config, explicit, created_at in rows:
             new_name = target + name[len(source) :]
             self._places.clear()
+            keeps = self.place(name).keeps
             goal = self.place(new_name)
             self.found(goal, now)
             self.connection.execute(
@@ -780,8 +879,16 @@ class Transaction:
                     self._check_quotas(
                         Place(goal.id, goal.name, goal.floor, goal.config, limits), now, 1, len(memory.value)
                     )
-                self._carry(memory, namespace_id, goal, memory.key, len(memory.value), now)
+                self._carry(memory, (namespace_id, keeps), goal, memory.key, len(memory.value), now)
                 moved += memory.visible(now)
+            # That of keys without a memory, too.
+            if self.connection.execute(
+                "SELECT EXISTS (SELECT 1 FROM past WHERE namespace_id = ?)", (namespace_id,)
+            ).get:
+                self.connection.execute(
+                    "UPDATE past SET namespace_id = ?, touched = ? WHERE namespace_id = ?",
+                    (goal.id, self.next_seq(), namespace_id),
+                )
             self.flush_use()
             self.connection.execute(
                 "UPDATE namespaces SET deleted_name = name, name = NULL, explicit = 0, memories = 0, bytes = 0 WHERE id = ?",
@@ -871,12 +978,14 @@ class Transaction:
             for row in rows:
                 memory = memory_of(row)
                 if memories is WithMemories.DELETE:
-                    self.remove(memory, place.id, row[-1], now, "deleted")
+                    self.remove(memory, place, row[-1], now, Kind.DELETE)
                 else:
+                    seq, version = self.next_seq(), memory.version + 1
                     self.connection.execute(
                         "UPDATE memories SET expires_at = ?, version = ?, seq = ?, updated_at = ? WHERE id = ?",
-                        (now, memory.version + 1, self.next_seq(), now, memory.id),
+                        (now, version, seq, now, memory.id),
                     )
+                    self._pending.log(Event(seq, now, Kind.UPDATE, namespace, memory.key, version, memory.id))
                     self._count(place.id, 0, 0, memory.version + 1)
             affected = len(rows)
             trust.another(self.connection)

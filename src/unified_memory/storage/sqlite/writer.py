@@ -13,6 +13,7 @@ import apsw
 
 from unified_memory.model.clock import Clock
 from unified_memory.model.errors import StorageBusyError, StorageError, UnifiedMemoryError
+from unified_memory.model.history import Keeping
 from unified_memory.storage.base import Edit
 from unified_memory.storage.sqlite.cold import Cold
 from unified_memory.storage.sqlite.connection import BUSY_TIMEOUT_MS, Database, WriteLock, connect, translate
@@ -32,10 +33,11 @@ TRUNCATE_PATIENCE_MS = 200
 class Unit:
     """Work for one transaction and who waits for it.
 
-    `alone`: it makes one change at most, after all that may raise. `edits`: what it will apply, to be read ahead.
+    `alone`: it makes one change at most, after all that may raise. `outside`: it makes transactions of its own. `edits`: what it
+    will apply, to be read ahead.
     """
 
-    __slots__ = ("abandoned", "alone", "begun", "edits", "error", "future", "result", "since", "work")
+    __slots__ = ("abandoned", "alone", "begun", "edits", "error", "future", "outside", "result", "since", "work")
 
     def __init__(
         self,
@@ -45,11 +47,13 @@ class Unit:
         edits: Sequence[Edit],
         *,
         alone: bool,
+        outside: bool,
     ) -> None:
         self.work = work
         self.future = future
         self.since = since
         self.alone = alone
+        self.outside = outside
         self.edits = edits
         # Given up by the one who waits, or taken up by the thread: never both.
         self.abandoned = self.begun = False
@@ -58,22 +62,29 @@ class Unit:
 
 
 class Writer:
-    """A thread with the writing connection. Made, used and closed on one event loop."""
+    """A thread with the writing connection. Made, used and closed on one event loop.
 
-    def __init__(self, path: Path, *, cache_kib: int, cold: Cold, clock: Clock) -> None:
+    `synced` False: no commit is durable, for a database that is thrown away where anything goes wrong.
+    """
+
+    def __init__(
+        self, path: Path, *, cache_kib: int, cold: Cold, clock: Clock, keeping: Keeping, synced: bool = True
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[list[Unit] | None] = SimpleQueue()
         self._fresh: list[Unit] = []
         self._waiting: deque[Unit] = deque()
         self._watch: asyncio.TimerHandle | None = None
         self._connection = connect(path, cache_kib=cache_kib, writer=True)
+        if not synced:
+            self._connection.execute("PRAGMA synchronous = OFF")
         cold.register(self._connection)
         self._wal_pages = 0
         self._connection.set_wal_hook(self._committed)
         self._lock = WriteLock(path)
-        self._transaction = Transaction(self._connection, clock)
+        self._transaction = Transaction(self._connection, clock, keeping)
         self._closed = False
-        self._truncating: asyncio.Future[None] | None = None
+        self._truncating: list[asyncio.Future[None]] = []
         self._claim = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="unified-memory-writer", daemon=True)
         self._thread.start()
@@ -84,11 +95,21 @@ class Writer:
         The work may be run again where the transaction it shared had to be taken back. Raises what it raises, then
         nothing of it is kept; StorageError and below where the database could not.
         """
+        unit = Unit(work, self._loop.create_future(), time.monotonic(), edits, alone=alone, outside=False)
+        return await self._enqueue(unit)  # type: ignore[no-any-return]  # what `work` returns
+
+    async def do_outside(self, work: Callable[[Transaction], T]) -> T:
+        """Runs the work by itself, while no other process writes, on the writing connection and outside of any transaction: it
+        begins those that it needs. Whatever was known of the database is forgotten afterwards. Raises as `do`.
+        """
+        unit = Unit(work, self._loop.create_future(), time.monotonic(), (), alone=True, outside=True)
+        return await self._enqueue(unit)  # type: ignore[no-any-return]  # what `work` returns
+
+    async def _enqueue(self, unit: Unit) -> Any:
         if self._closed:
             raise StorageError("The storage is closed")
         if len(self._waiting) >= MAX_WAITING:
             raise StorageBusyError(f"{MAX_WAITING} writes are waiting")
-        unit = Unit(work, self._loop.create_future(), time.monotonic(), edits, alone=alone)
         self._waiting.append(unit)
         if self._watch is None:
             self._watch = self._loop.call_later(PATIENCE_SECONDS, self._give_up)
@@ -97,7 +118,7 @@ class Writer:
             # Handed over once the requests that are at hand have all been read: they share the transaction, and the
             # thread, which has to wait for the interpreter's lock each time, is woken once.
             self._loop.call_soon(self._hand_over)
-        return await unit.future  # type: ignore[no-any-return]  # the future carries what `work` returns
+        return await unit.future
 
     def mute_with_writes(self, node: str) -> None:
         """See `Warm.mute_with_writes`."""
@@ -108,10 +129,16 @@ class Writer:
         """See `Warm.copies_used`: as of the transaction that began last, which is no older than what was committed last."""
         return self._transaction.copies_used
 
+    @property
+    def archived(self) -> bool:
+        """Whether there may be stubs, as of the transaction that began last."""
+        return self._transaction.archived
+
     async def truncate(self) -> None:
         """Empties the log into the database and gives its room back, where no reader stands in the way."""
         emptied = self._loop.create_future()
-        self._truncating = emptied
+        # Several may ask for it at once; one checkpoint is enough for all that asked before it.
+        self._truncating.append(emptied)
         await self.do(lambda _transaction: None)
         await emptied
 
@@ -193,7 +220,7 @@ class Writer:
                     going_on = False
                 else:
                     waiting.extend(handed)
-            units = [waiting.popleft() for _ in range(min(MAX_GROUP, len(waiting)))]
+            units = _next_group(waiting)
             if units:
                 self._lock.acquire()
                 with self._claim:
@@ -201,7 +228,9 @@ class Writer:
                     for unit in begun:
                         unit.begun = True
                 try:
-                    if begun:
+                    if begun and begun[0].outside:
+                        self._outside(begun[0])
+                    elif begun:
                         self._commit(begun)
                 except Exception as error:  # noqa: BLE001 - the thread's boundary: it goes on, and whoever waits is told
                     for unit in begun:
@@ -230,6 +259,16 @@ class Writer:
             else:
                 units[0].error = translate(error) if isinstance(error, apsw.Error) else error
 
+    def _outside(self, unit: Unit) -> None:
+        try:
+            unit.result = unit.work(self._transaction)
+        except apsw.Error as error:
+            unit.error = translate(error)
+        finally:
+            self._roll_back()
+            # Not all that it may have written was told to the hook.
+            self._wal_pages = max(self._wal_pages, OVERDUE_CHECKPOINTS * CHECKPOINT_PAGES)
+
     def _one(self, unit: Unit) -> None:
         if unit.alone:
             try:
@@ -257,10 +296,10 @@ class Writer:
         due = self._wal_pages >= CHECKPOINT_PAGES and (
             self._queue.empty() or self._wal_pages >= OVERDUE_CHECKPOINTS * CHECKPOINT_PAGES
         )
-        truncating, self._truncating = self._truncating, None
-        if not due and truncating is None:
+        truncating, self._truncating = self._truncating, []
+        if not due and not truncating:
             return
-        mode = apsw.SQLITE_CHECKPOINT_PASSIVE if truncating is None else apsw.SQLITE_CHECKPOINT_TRUNCATE
+        mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if truncating else apsw.SQLITE_CHECKPOINT_PASSIVE
         try:
             self._connection.set_busy_timeout(TRUNCATE_PATIENCE_MS)
             self._connection.wal_checkpoint(mode=mode)
@@ -269,6 +308,22 @@ class Writer:
             return
         finally:
             self._connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-            if truncating is not None:
-                self._loop.call_soon_threadsafe(truncating.set_result, None)
+            for emptied in truncating:
+                self._loop.call_soon_threadsafe(_fulfil, emptied)
         self._wal_pages = 0
+
+
+def _next_group(waiting: deque[Unit]) -> list[Unit]:
+    """Those that share the next transaction; or the next one, which makes its own."""
+    units: list[Unit] = []
+    while waiting and len(units) < MAX_GROUP and not (units and waiting[0].outside):
+        units.append(waiting.popleft())
+        if units[-1].outside:
+            break
+    return units
+
+
+def _fulfil(future: "asyncio.Future[None]") -> None:
+    """Whoever waited may have gone."""
+    if not future.done():
+        future.set_result(None)
