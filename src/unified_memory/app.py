@@ -8,6 +8,9 @@ from unified_memory.service.service import Service
 from unified_memory.settings import Settings
 from unified_memory.worker import Worker
 
+# How often is looked whether a backup is due; its schedule goes by the minute.
+BACKUP_SECONDS = 60.0
+
 
 class App:
     """REST and MCP; the dashboard will stand beside them. Under a server the lifespan opens and closes the service."""
@@ -28,6 +31,7 @@ class App:
             flush_seconds=settings.access_flush_interval,
             tiering_seconds=settings.tiering_interval,
             embed=True,
+            backup_seconds=BACKUP_SECONDS,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -8,17 +8,22 @@ from typing import TYPE_CHECKING
 
 from unified_memory import __version__
 from unified_memory.model.clock import Clock, SystemClock
+from unified_memory.model.history import Keeping
+from unified_memory.service.backups import BackupPolicy
 from unified_memory.service.drafting import Limits
-from unified_memory.service.service import Service, assemble
+from unified_memory.service.schedule import read_keep, read_schedule
+from unified_memory.service.service import Safekeeping, Service, assemble
 from unified_memory.service.tiering import Policy
-from unified_memory.settings import Settings
+from unified_memory.settings import UNLIMITED, Settings
 from unified_memory.storage.archive import Archive, Bucket, Directory
+from unified_memory.storage.backup import Key, Place
 from unified_memory.storage.hot import Hot
 from unified_memory.storage.process import ProcessHot
 from unified_memory.storage.sqlite import SQLiteStorage
 from unified_memory.storage.tiered import TieredStorage
 from unified_memory.storage.untold import Untold
 
+PROGRAM = f"unified-memory {__version__}"
 REDIS_BYTES = 1024**3
 PROCESS_BYTES = 32 * 1024**2
 
@@ -29,7 +34,7 @@ if TYPE_CHECKING:
 def build(settings: Settings, clock: Clock | None = None, *, copies: bool = True) -> Service:
     """The service that the settings describe, not yet opened. `copies`: it lives long enough for hot copies to be worth it.
 
-    Raises ExtraMissingError, InvalidInputError.
+    Raises ExtraMissingError, RefusedError, InvalidInputError.
     """
     clock = clock or SystemClock()
     limits = Limits(
@@ -48,6 +53,19 @@ def build(settings: Settings, clock: Clock | None = None, *, copies: bool = True
         embedder=find_embedder(settings),
         meaning_cache=settings.semantic_cache,
         policy=Policy(settings.demote_after or None, settings.warm_max_bytes, settings.max_memory_size),
+        safekeeping=Safekeeping(
+            make_keeping(settings),
+            settings.changes_days,
+            Place(settings.backups, clock=clock),
+            BackupPolicy(
+                read_schedule(settings.backup_schedule),
+                read_keep(settings.backup_keep),
+                settings.backup_verify == "after",
+                PROGRAM,
+            ),
+            make_key(settings),
+            settings.database.parent,
+        ),
     )
     service.contexts.instructions = settings.instructions
     return service
@@ -60,9 +78,10 @@ def make_storage(settings: Settings, clock: Clock, *, copies: bool = True) -> Ti
     warm = SQLiteStorage(
         settings.database,
         readers=max(2, round(processors)),
-        program=f"unified-memory {__version__}",
+        program=PROGRAM,
         clock=clock,
         cold=archive,
+        keeping=make_keeping(settings),
     )
     hot, others = make_hot(settings, warm, clock, copies=copies)
     return TieredStorage(  # type: ignore[abstract]  # its methods are made of the contract, see `storage/forwarding.py`
@@ -74,6 +93,20 @@ def make_storage(settings: Settings, clock: Clock, *, copies: bool = True) -> Ti
         archive=archive,
         cold_off="UNIFIED_MEMORY_ARCHIVE is off",
     )
+
+
+def make_keeping(settings: Settings) -> Keeping:
+    """How much of the past is kept where a namespace says nothing."""
+    versions, days = settings.history_keep, settings.history_days
+    return Keeping(None if versions == UNLIMITED else versions, None if days == UNLIMITED else days)
+
+
+def make_key(settings: Settings) -> Key | None:
+    """What backups are encrypted with, None where they are not. Raises InvalidInputError, RefusedError without the extra."""
+    if settings.backup_key_file is not None:
+        return Key.from_file(settings.backup_key_file)
+    passphrase = settings.backup_passphrase.value
+    return Key.from_passphrase(passphrase) if passphrase else None
 
 
 def make_archive(settings: Settings) -> Archive | None:

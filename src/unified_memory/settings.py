@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from unified_memory.model.errors import InvalidInputError
+from unified_memory.service.schedule import read_keep, read_schedule
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -22,6 +23,10 @@ _YES = {"1", "true", "yes", "on"}
 _NO = {"0", "false", "no", "off"}
 SEMANTIC = ("off", "auto", "on")
 HOT_TIER = ("off", "auto", "on")
+BACKUP_VERIFY = ("off", "after")
+UNLIMITED = -1
+# Versions or days of the past: more than a life holds, and no day before the first that can be told.
+MOST_PAST = 100_000
 LONGEST_HOT_TTL = 10 * 365 * 86_400
 
 
@@ -73,6 +78,15 @@ class Settings(Struct, frozen=True, kw_only=True):
     demote_after: float = 90 * 86_400.0
     tiering_interval: float = 600.0
     archive: str = ""
+    backup_dir: Path | None = None
+    backup_schedule: str = "0 2 * * *"
+    backup_keep: str = "daily=7,weekly=4,monthly=12"
+    backup_verify: str = "off"
+    backup_key_file: Path | None = None
+    backup_passphrase: Secret = Secret()
+    history_keep: int = 20
+    history_days: float = 30.0
+    changes_days: float = 7.0
 
     @property
     def local(self) -> bool:
@@ -83,6 +97,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     def database(self) -> Path:
         """The SQLite file: SQLITE_PATH where it is given, else in the data directory."""
         return self.sqlite_path or self.data_dir / "unified-memory.db"
+
+    @property
+    def backups(self) -> Path:
+        """Where backups lie: MCP_BACKUP_DIR where it is given, else in the data directory."""
+        return self.backup_dir or self.data_dir / "backups"
 
 
 class Option(Struct, frozen=True):
@@ -234,6 +253,55 @@ OPTIONS: tuple[Option, ...] = (
         "str",
         "Where archives lie: a directory, s3://bucket/prefix?endpoint=…, or off; by default archive in the data directory.",
     ),
+    Option("backup_dir", "MCP_BACKUP_DIR", "path", "Where backups lie; by default backups in the data directory."),
+    Option(
+        "backup_schedule",
+        "BACKUP_SCHEDULE",
+        "str",
+        "When backups are made: minute, hour, day, month and weekday as cron has them, in the time zone of the machine; or off.",
+    ),
+    Option(
+        "backup_keep",
+        "UNIFIED_MEMORY_BACKUP_KEEP",
+        "str",
+        "Scheduled backups that stay: the newest of so many days, weeks and months; or all.",
+    ),
+    Option(
+        "backup_verify",
+        "UNIFIED_MEMORY_BACKUP_VERIFY",
+        "str",
+        "after: prove each scheduled backup by restoring it aside; or off.",
+    ),
+    Option(
+        "backup_key_file",
+        "UNIFIED_MEMORY_BACKUP_KEY_FILE",
+        "path",
+        "A file of age identities: backups are encrypted, and only they open them. Needs the extra encrypt.",
+    ),
+    Option(
+        "backup_passphrase",
+        "UNIFIED_MEMORY_BACKUP_PASSPHRASE",
+        "secret",
+        "A passphrase to encrypt backups with, in place of a key file; on a command line others can read it.",
+    ),
+    Option(
+        "history_keep",
+        "UNIFIED_MEMORY_HISTORY_KEEP",
+        "int",
+        "Former versions of each memory that are kept; 0 keeps none, -1 is no limit. Namespaces may say otherwise.",
+    ),
+    Option(
+        "history_days",
+        "UNIFIED_MEMORY_HISTORY_DAYS",
+        "float",
+        "Days that former versions are kept; 0 keeps none, -1 is no limit. Namespaces may say otherwise.",
+    ),
+    Option(
+        "changes_days",
+        "UNIFIED_MEMORY_CHANGES_DAYS",
+        "float",
+        "Days that the feed of changes reaches back.",
+    ),
 )
 
 
@@ -275,7 +343,24 @@ def load(environment: Mapping[str, str] | None = None, **given: Any) -> Settings
         raise InvalidInputError("demote_after", "demote_after must not be less than 0", hint="0 for never")
     if settings.hot_tier not in HOT_TIER:
         raise InvalidInputError("hot_tier", f"HOT_TIER is one of {', '.join(HOT_TIER)}")
+    _check_past(settings)
     return settings
+
+
+def _check_past(settings: Settings) -> None:
+    """Raises InvalidInputError where an option of backups or of the history means nothing."""
+    read_schedule(settings.backup_schedule)
+    read_keep(settings.backup_keep)
+    if settings.backup_verify not in BACKUP_VERIFY:
+        raise InvalidInputError("backup_verify", f"UNIFIED_MEMORY_BACKUP_VERIFY is one of {', '.join(BACKUP_VERIFY)}")
+    if settings.backup_key_file is not None and settings.backup_passphrase.value:
+        raise InvalidInputError("backup_passphrase", "Backups are encrypted with a key file or a passphrase, not both")
+    for name in ("history_keep", "history_days"):
+        value = getattr(settings, name)
+        if not (0 <= value <= MOST_PAST or value == UNLIMITED):
+            raise InvalidInputError(name, f"{name} must be from 0 to {MOST_PAST}", hint="-1 for no limit")
+    if not 0 < settings.changes_days <= MOST_PAST:
+        raise InvalidInputError("changes_days", f"changes_days must be greater than 0 and at most {MOST_PAST}")
 
 
 def read(option: Option, text: str) -> Any:

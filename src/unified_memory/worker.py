@@ -10,6 +10,7 @@ from unified_memory.service.service import Service
 from unified_memory.storage.tiers import Moved
 
 Pass = Callable[[], Awaitable[None]]
+FIRST_BACKUP_SECONDS = 10.0
 log = logging.getLogger("unified_memory.worker")
 
 
@@ -18,7 +19,8 @@ class Worker:
     counts every `flush_seconds` on each.
 
     `embed`: vectors are made too, where search by meaning is on; their model takes 200 MB, more than a short-lived process is
-    worth.
+    worth. `backup_seconds`: between two looks whether a backup is due, the first after ten at most, so that a missed one is made
+    up soon; None for a process that may not live long enough to finish one.
     """
 
     def __init__(
@@ -29,12 +31,14 @@ class Worker:
         flush_seconds: float,
         tiering_seconds: float,
         embed: bool = False,
+        backup_seconds: float | None = None,
     ) -> None:
         self._service = service
         self._cleanup_seconds = cleanup_seconds
         self._flush_seconds = flush_seconds
         self._tiering_seconds = tiering_seconds
         self._embed = embed
+        self._backup_seconds = backup_seconds
         self._holder = secrets.token_hex(8)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -45,6 +49,9 @@ class Worker:
             asyncio.create_task(self._every(self._tiering_seconds, self._tiering), name="tiering"),
             asyncio.create_task(self._every(self._flush_seconds, self._service.upkeep.flush), name="flush"),
         ]
+        if (seconds := self._backup_seconds) is not None:
+            looking = self._every(seconds, self._backup, first=min(seconds, FIRST_BACKUP_SECONDS))
+            self._tasks.append(asyncio.create_task(looking, name="backup"))
         if self._embed and self._service.meaning is not None:
             self._service.meaning.start()
 
@@ -55,9 +62,11 @@ class Worker:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _every(self, seconds: float, run: Pass) -> None:
+    async def _every(self, seconds: float, run: Pass, *, first: float | None = None) -> None:
+        pause = seconds if first is None else first
         while True:
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(pause)
+            pause = seconds
             try:
                 await run()
             except UnifiedMemoryError as error:
@@ -73,6 +82,11 @@ class Worker:
             gone += sum(removed.expired.values()) + removed.purged
         if gone:
             log.info("Cleanup removed %d memories", gone)
+
+    async def _backup(self) -> None:
+        backup = await self._service.backups.run_if_due()
+        if backup is not None:
+            log.info("Made the backup %s of %d memories", backup.manifest.id, backup.manifest.memories)
 
     async def _tiering(self) -> None:
         if not await self._service.upkeep.lease("tiering", self._holder, max(60.0, 2 * self._tiering_seconds)):

@@ -172,6 +172,24 @@ async def look_through(key: str, attributes: bytes, raw: bytes) -> Description:
     return await asyncio.to_thread(lambda: describe(key, attributes, parse(raw)))
 
 
+async def draft_again(memory: Memory) -> Draft:
+    """What stores the content of a memory once more, byte for byte, with the instant at which it expires."""
+    d = await look_through(memory.key, memory.attributes, memory.value)
+    return Draft(
+        value=memory.value,
+        attributes=memory.attributes,
+        tags=memory.tags,
+        importance=memory.importance,
+        session_id=memory.session_id,
+        project_id=memory.project_id,
+        expires_at=memory.expires_at,
+        text=d.text,
+        title_text=d.title_text,
+        keywords=d.keywords,
+        content_hash=d.content_hash,
+    )
+
+
 class Stored(Struct):
     """A store request that was checked, ready for the transaction. `expires_at` UNSET: as the namespace says."""
 

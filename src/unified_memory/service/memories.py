@@ -247,7 +247,7 @@ class Memories:
         check_key(key, self.limits.key_bytes)
         self._may_see(principal, namespace, key)
         self._guard.check()
-        check = _version_check(namespace, key, expected_version, conditions)
+        check = version_check(namespace, key, expected_version, conditions)
 
         def if_there(current: Memory | None, config: NamespaceConfig) -> Decision:
             if current is None:
@@ -269,7 +269,7 @@ class Memories:
         check_namespace(namespace)
         check_key(key, self.limits.key_bytes)
         self._may_see(principal, namespace, key)
-        check = _version_check(namespace, key, None, conditions)
+        check = version_check(namespace, key, None, conditions)
 
         def decide(current: Memory | None, _config: NamespaceConfig) -> Decision:
             if current is None:
@@ -479,26 +479,7 @@ class Memories:
         values: list[bytes] | None = None,
     ) -> list[Outcome]:
         """Applies a unit. `values`: what the request itself carries of values, not kept again for a repetition."""
-        if idempotent is None:
-            outcomes = await self._storage.edit(edits, now)
-        else:
-            if not 0 < len(idempotent.key) <= MAX_IDEMPOTENCY_KEY:
-                raise InvalidInputError(
-                    "Idempotency-Key", f"Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY} characters"
-                )
-            outcomes = await self._storage.edit(
-                edits,
-                now,
-                idempotency=Idempotency(
-                    principal.name, idempotent.key, idempotent.fingerprint, _recorder(values), IDEMPOTENCY_MICROSECONDS
-                ),
-            )
-        if isinstance(outcomes, Replayed):
-            outcomes = _unpack(outcomes.record)
-            if values is not None:
-                for outcome, value in zip(outcomes, values, strict=True):
-                    if outcome.memory is not None:
-                        outcome.memory.value = value
+        outcomes = await apply_unit(self._storage, principal, edits, now, idempotent, values)
         for outcome in outcomes:
             if outcome.memory is not None:
                 self._accesses.show(outcome.memory)
@@ -515,6 +496,41 @@ class Memories:
 
 _KEY = parse_field("key")
 _TAGS = parse_field("tags")
+
+
+async def apply_unit(
+    storage: Storage,
+    principal: Principal,
+    edits: list[Edit],
+    now: int,
+    idempotent: Idempotent | None,
+    values: list[bytes] | None = None,
+) -> list[Outcome]:
+    """Applies a unit, or where the same request was applied before tells what came of it then.
+
+    `values`: what the request itself carries of values, not kept again for a repetition. Raises what `Storage.edit` raises.
+    """
+    if idempotent is None:
+        outcomes = await storage.edit(edits, now)
+    else:
+        if not 0 < len(idempotent.key) <= MAX_IDEMPOTENCY_KEY:
+            raise InvalidInputError(
+                "Idempotency-Key", f"Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY} characters"
+            )
+        outcomes = await storage.edit(
+            edits,
+            now,
+            idempotency=Idempotency(
+                principal.name, idempotent.key, idempotent.fingerprint, _recorder(values), IDEMPOTENCY_MICROSECONDS
+            ),
+        )
+    if isinstance(outcomes, Replayed):
+        outcomes = _unpack(outcomes.record)
+        if values is not None:
+            for outcome, value in zip(outcomes, values, strict=True):
+                if outcome.memory is not None:
+                    outcome.memory.value = value
+    return outcomes
 
 
 def mint_key() -> str:
@@ -546,7 +562,7 @@ def _store_edit(
     ahead = expires_at is None or (expires_at is not UNSET and expires_at > now)
     if ahead and expected_version is None and conditions is UNCONDITIONAL:
         return Edit(stored.namespace, stored.key, lambda _current, _config: draft)
-    check = _version_check(stored.namespace, stored.key, expected_version, conditions)
+    check = version_check(stored.namespace, stored.key, expected_version, conditions)
 
     def decide(current: Memory | None, config: NamespaceConfig) -> Decision:
         check_ahead(expires_at, now, f"{place}expires_at")
@@ -558,9 +574,14 @@ def _store_edit(
     return Edit(stored.namespace, stored.key, decide)
 
 
-def _version_check(
-    namespace: str, key: str, expected: int | None, conditions: Conditions
+def version_check(
+    namespace: str, key: str, expected: int | None, conditions: Conditions = UNCONDITIONAL
 ) -> Callable[[Memory | None], None]:
+    """What refuses a memory (None: there is none) that is not at the version which the caller named.
+
+    It raises VersionConflictError and AlreadyExistsError.
+    """
+
     def check(current: Memory | None) -> None:
         version = 0 if current is None else current.version
         if conditions.create_only and current is not None:

@@ -22,6 +22,8 @@ from unified_memory.storage.base import Storage
 
 PURGE_CHUNK = 500
 MAX_DESCRIPTION = 4096
+MAX_HISTORY_KEEP = 100_000
+MAX_HISTORY_DAYS = 36_500
 _config = msgspec.json.Decoder(NamespaceConfig)
 
 
@@ -109,14 +111,7 @@ class Namespaces:
         if not principal.sees(name):
             raise NamespaceNotFoundError(name)
         now = self._clock.now()
-        found: list[Namespace] = []
-        after: str | None = None
-        while True:
-            page = await self._storage.list_namespaces((name,), now, depth=None, limit=MAX_LIMIT, after=after)
-            found += page.items
-            if page.next is None:
-                break
-            after = str(page.next[0])
+        found = [one async for one in every_namespace(self._storage, (name,), now)]
         if not found:
             raise NamespaceNotFoundError(name)
         memories, below = sum(one.memories for one in found), sum(1 for one in found if one.name != name)
@@ -135,6 +130,18 @@ class Namespaces:
                 yield gone
 
 
+async def every_namespace(storage: Storage, scopes: tuple[str, ...], now: int) -> AsyncIterator[Namespace]:
+    """All namespaces in these subtrees, by name."""
+    after: str | None = None
+    while True:
+        page = await storage.list_namespaces(scopes, now, depth=None, limit=MAX_LIMIT, after=after)
+        for one in page.items:
+            yield one
+        if page.next is None:
+            return
+        after = str(page.next[0])
+
+
 def read_config(config: Mapping[str, Raw]) -> NamespaceConfig:
     """Checks a namespace's settings. Raises InvalidInputError naming the field."""
     try:
@@ -146,6 +153,15 @@ def read_config(config: Mapping[str, Raw]) -> NamespaceConfig:
         if isinstance(told, int | float) and not 0 < told < 10**15:
             raise InvalidInputError(
                 f"config.{name}", f"config.{name} must be greater than 0", hint="null to switch it off"
+            )
+    for name, most in (("history_keep", MAX_HISTORY_KEEP), ("history_days", MAX_HISTORY_DAYS)):
+        told = getattr(settings, name)
+        if isinstance(told, int | float) and not 0 <= told <= most:
+            raise InvalidInputError(
+                f"config.{name}",
+                f"config.{name} must be from 0 to {most}",
+                hint="0 to keep no former versions, null for no limit",
+                limit=most,
             )
     if settings.language is None:
         settings = msgspec.structs.replace(settings, language=UNSET)

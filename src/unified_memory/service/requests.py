@@ -258,3 +258,44 @@ class Idempotent(Struct, frozen=True):
 
     key: str
     fingerprint: bytes
+
+
+class BackupRequest(Struct, forbid_unknown_fields=True):
+    """A backup to be made. `parent`: hold only what changed since that backup ("latest": the newest one that can be a parent)."""
+
+    parent: str | None = None
+    note: str | None = None
+
+
+class RestoreRequest(Struct, forbid_unknown_fields=True):
+    """What to restore. `as_of`: an earlier backup of the chain, by its id, or the last of the chain that was made at or before
+    that instant. `namespace` and `target` (another name for it here): for the mode `namespace`. `dry_run`: only tell what would
+    change. `safety`: first make a backup of what is there now.
+    """
+
+    backup_id: str
+    mode: Literal["replace", "merge", "namespace"] = "replace"
+    namespace: str | None = None
+    target: str | None = None
+    as_of: str | None = None
+    dry_run: bool = False
+    safety: bool = True
+
+
+class RestoreVersionRequest(Struct, forbid_unknown_fields=True):
+    """A former version of a memory that is to be current again. Without `version`: the one before the current one, or the last of
+    a memory that was deleted.
+    """
+
+    key: str
+    namespace: str = DEFAULT_NAMESPACE
+    version: int | None = None
+    expected_version: int | None = None
+
+
+class RedactRequest(Struct, forbid_unknown_fields=True):
+    """A version whose content is to be gone for good; all of them where none is named."""
+
+    key: str
+    namespace: str = DEFAULT_NAMESPACE
+    version: int | None = None

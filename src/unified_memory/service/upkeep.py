@@ -10,7 +10,9 @@ from unified_memory.model.errors import StorageError
 from unified_memory.model.namespace import check_namespace
 from unified_memory.model.principal import Principal
 from unified_memory.service.access import Accesses
+from unified_memory.service.backups import Backups
 from unified_memory.service.guard import Guard
+from unified_memory.service.history import Histories
 from unified_memory.service.meaning import Meaning, Meanings
 from unified_memory.service.tiering import Tiering
 from unified_memory.storage.base import Problem, Progress, Stats, Storage
@@ -49,6 +51,8 @@ class Upkeep:
         accesses: Accesses,
         guard: Guard,
         tiering: Tiering,
+        histories: Histories,
+        backups: Backups,
         meaning: Meanings | None = None,
     ) -> None:
         self._storage = storage
@@ -56,13 +60,15 @@ class Upkeep:
         self._accesses = accesses
         self._guard = guard
         self._tiering = tiering
+        self._histories = histories
+        self._backups = backups
         self._meaning = meaning
         self._last: Health | None = None
         self.draining = False
 
     async def cleanup(self) -> AsyncIterator[Removed]:
-        """One pass that removes what has expired and what deleted namespaces left, in chunks between which others write; and
-        writes down the accesses that were gathered.
+        """One pass that removes what has expired, what deleted namespaces left and what is no longer kept of the past, in chunks
+        between which others write; and writes down the accesses that were gathered.
         """
         await self._accesses.flush()
         while gone := await self._storage.expire(self._clock.now(), CLEANUP_CHUNK):
@@ -72,6 +78,7 @@ class Upkeep:
         for ticket in await self._storage.dead_namespaces():
             while purged := await self._storage.purge(ticket, self._clock.now(), CLEANUP_CHUNK):
                 yield Removed({}, purged)
+        await self._histories.prune()
         while await self._storage.refresh_index(CLEANUP_CHUNK):
             pass
         size = await self._tiering.database_bytes()
@@ -122,7 +129,8 @@ class Upkeep:
             reason = await self._guard.reason()
             if reason is not None:
                 status, reasons = "degraded", [f"read-only: {reason}"]
-            if troubles := self._tiering.troubles():
+            await self._backups.state()
+            if troubles := [*self._tiering.troubles(), *(f"backups: {one}" for one in self._backups.troubles())]:
                 status, reasons = "degraded", [*reasons, *troubles]
             if self._meaning is not None:
                 meaning = await self._meaning.state()
