@@ -421,6 +421,7 @@ def test_jobs_cleanup_and_stats(good: Run) -> None:
 def test_the_health_tells_how_far_search_by_meaning_has_come() -> None:
     meaning = {"state": "embedding", "model": "m", "embedded": 1, "waiting": 2, "held": 0, "troubles": []}
     answer = {"service": "s", "version": "1", "status": "ok", "reasons": [], "meaning": meaning}
+    answer["backup"] = {"last_at": None, "verified_at": None, "verified_ok": None}
     assert views.health(answer) == "s 1: ok\nSearch by meaning: embedding, vectors of 1 of 3 memories by m"
     meaning |= {"state": "failing", "model": None, "troubles": ["No such directory"]}
     assert views.health(answer) == "s 1: ok\nSearch by meaning: failing\n  No such directory"

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from typer.core import TyperArgument, TyperGroup, TyperOption
 from typer.main import get_command
 
 from tests.cli.conftest import run_command
+from tests.client.serving import serving
+from tests.conftest import absent
 from unified_memory.cli.application import app
 from unified_memory.settings import OPTIONS
 
@@ -49,6 +53,13 @@ def test_the_commands_are_these() -> None:
         "similar",
         "recall",
         "query",
+        "changes",
+        "history list",
+        "history show",
+        "history restore",
+        "history redact",
+        "export",
+        "import",
         "namespaces list",
         "namespaces get",
         "namespaces create",
@@ -71,6 +82,13 @@ def test_the_commands_are_these() -> None:
         "tiers archive",
         "tiers recall",
         "tiers pass",
+        "restore",
+        "backup",
+        "backup create",
+        "backup list",
+        "backup show",
+        "backup verify",
+        "backup delete",
     ]
 
 
@@ -106,6 +124,51 @@ def test_serve_takes_every_option_of_the_service() -> None:
         assert f"--{option.name.replace('_', '-')} " in told
         assert option.variable in told
         assert f"| `{option.variable}` | {option.help} |" in PAGE, f"docs/cli.md: {option.variable}"
+
+
+# A backup that the pages speak of.
+BACKUP_ID = "20261123T020000Z-0a1b2c3d"
+SERVICE = "http://127.0.0.1:3200"
+
+
+@pytest.mark.parametrize("page", ["backups", "history"])
+def test_the_examples_of_other_pages_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside a service on the same directory; of what goes on for ever the first event is awaited."""
+    if shutil.which("curl") is None:
+        absent("curl is not installed")
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
+    lines = [line for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    assert len(lines) > 8
+    data_dir = tmp_path / "data"
+    with serving(data_dir) as url:
+        for line in lines:
+            made = sorted(one.name for one in (data_dir / "backups").glob("*Z-*") if one.is_dir())
+            told = line.replace(SERVICE, url).replace(BACKUP_ID, made[-1] if made else BACKUP_ID)
+            program, *arguments = shlex.split(told)
+            if program == "curl":
+                answer = curl(arguments)
+                assert re.search(r'^(\{"|id: \d)', answer, re.MULTILINE), line
+                assert '"type":"about:blank"' not in answer, line
+            else:
+                assert program == "unified-memory"
+                ran = run_command(*arguments, "--data-dir", str(data_dir))
+                assert (ran.status, ran.err) == (0, ""), line
+
+
+def curl(arguments: list[str]) -> str:
+    """What it prints, of a stream of events up to the first one."""
+    with subprocess.Popen(
+        ["curl", "--silent", "--noproxy", "*", *arguments], stdout=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout is not None
+        told = ""
+        for line in running.stdout:
+            told += line
+            if line.startswith("data:"):
+                running.terminate()
+                break
+    return told
 
 
 def test_the_examples_of_the_page_run(tmp_path: Path) -> None:

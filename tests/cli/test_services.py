@@ -13,9 +13,9 @@ import pytest
 from tests.cli.conftest import run_command
 from tests.client.serving import serving
 from unified_memory.cli import views
-from unified_memory.cli.command import Job, Target, job_result
+from unified_memory.cli.command import Job, Target, fail, job_result
 from unified_memory.client import UnifiedMemoryClient, protocol
-from unified_memory.model.errors import UnifiedMemoryError
+from unified_memory.model.errors import BackupDamagedError, UnifiedMemoryError
 
 ROOT = Path(__file__).parents[2]
 
@@ -86,13 +86,12 @@ def test_long_work_is_waited_for(tmp_path: Path, capfdbinary: pytest.CaptureFixt
     assert told == {"deleted": True, "namespace": "n", "memories": 1, "namespaces": 1, "dry_run": False}
 
 
-@pytest.mark.parametrize("state", ["failed", "cancelled", "interrupted"])
-def test_long_work_that_does_not_end_well_is_an_error(state: str) -> None:
+def ended_job(state: str, error: dict[str, Any]) -> bytes:
+    """The result of a job that was running and then has ended so."""
     going = {"id": "j", "kind": "cleanup", "state": "running", "done": 0, "total": None, "unit": "memories"}
 
     def answer(_request: httpx2.Request) -> httpx2.Response:
-        ended: dict[str, Any] = {**going, "state": state, "result": None, "error": {"detail": "The disk is full"}}
-        return httpx2.Response(200, json=ended)
+        return httpx2.Response(200, json={**going, "state": state, "result": None, "error": error})
 
     async def wait() -> bytes:
         async with UnifiedMemoryClient(transport=httpx2.MockTransport(answer)) as client:
@@ -100,5 +99,21 @@ def test_long_work_that_does_not_end_well_is_an_error(state: str) -> None:
                 client, msgspec.convert({**going, "result": msgspec.Raw(b"null"), "error": None}, Job)
             )
 
+    return asyncio.run(wait())
+
+
+def test_long_work_fails_with_the_error_of_the_work() -> None:
+    sent = {"code": "backup_damaged", "detail": "A part is damaged", "part": "memories-0001.jsonl.zst"}
+    with pytest.raises(BackupDamagedError, match="A part is damaged") as told:
+        ended_job("failed", sent)
+    assert told.value.facts == {"part": "memories-0001.jsonl.zst", "job_id": "j"}
+    assert fail(told.value) == 4
+    with pytest.raises(UnifiedMemoryError, match="KeyError") as ours:
+        ended_job("failed", {"code": "internal_error", "detail": "KeyError: 1"})
+    assert fail(ours.value) == 1
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled", "interrupted"])
+def test_long_work_that_does_not_end_well_is_an_error(state: str) -> None:
     with pytest.raises(UnifiedMemoryError, match=f"The job j is {state}: The disk is full"):
-        asyncio.run(wait())
+        ended_job(state, {"detail": "The disk is full"})

@@ -56,7 +56,7 @@ def test_the_public_names_are_these() -> None:
 
 def operations(part: Any) -> dict[str, str]:
     return {
-        name: str(inspect.signature(found))
+        name: str(inspect.signature(found)).replace("AsyncIterator", "Iterator")
         for name, found in inspect.getmembers(part, callable)
         if not name.startswith("_")
     }
@@ -73,7 +73,7 @@ async def test_both_clients_have_the_same_operations() -> None:
 def test_help_shows_what_an_operation_takes() -> None:
     with SyncUnifiedMemoryClient() as one:
         told = inspect.signature(one.retrieve)
-    assert list(told.parameters) == ["key", "namespace", "include_search_index"]
+    assert list(told.parameters) == ["key", "namespace", "include_search_index", "as_of"]
     assert (SyncUnifiedMemoryClient.store.__doc__ or "").startswith("Stores a whole record")
 
 
@@ -84,7 +84,7 @@ async def test_every_call_of_the_protocol_is_an_operation() -> None:
     calls = {
         name
         for name, found in public.items()
-        if re.search("Call|Listing", str(inspect.signature(found).return_annotation))
+        if re.search("Call|Listing|Flow", str(inspect.signature(found).return_annotation))
     }
     async with UnifiedMemoryClient() as one:
         parts = [type(one), type(one.namespaces), type(one.sessions)]

@@ -31,6 +31,6 @@ def test_an_example_runs(example: str, service_url: str, capsys: pytest.CaptureF
 def test_every_operation_is_documented() -> None:
     source = (ROOT / "src/unified_memory/client/synchronous.py").read_text(encoding="utf-8")
     page = (ROOT / "docs/python.md").read_text(encoding="utf-8")
-    names = re.findall(r"^    (\w+) = _(?:operation|iteration)\(", source, re.MULTILINE)
+    names = re.findall(r"^    (\w+) = _(?:operation|iteration|flow)\(", source, re.MULTILINE)
     assert len(names) > 30
     assert [name for name in names if not re.search(rf"[`.]{name}\b", page)] == []

@@ -87,6 +87,11 @@ def test_a_plain_path_stays_readable() -> None:
         lambda: protocol.delete_namespace(""),
         lambda: protocol.get_session(""),
         lambda: protocol.get_job(""),
+        lambda: protocol.history(""),
+        lambda: protocol.version("", 1),
+        lambda: protocol.get_backup(""),
+        lambda: protocol.verify_backup(""),
+        lambda: protocol.delete_backup(""),
     ],
 )
 def test_an_empty_name_never_becomes_another_operation(build: Any) -> None:
@@ -191,6 +196,104 @@ def test_waiting_is_a_parameter_and_patience() -> None:
     assert call.wait == 60
 
 
+def test_the_past_is_asked_for_with_what_was_given() -> None:
+    moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert parse_qs(protocol.retrieve("k", as_of=moment).target.partition("?")[2])["as_of"] == [
+        "2026-01-02T03:04:05+00:00"
+    ]
+    call = protocol.history("a/b", "n", limit=5)
+    assert call.target == "/api/v1/memory/history/a/b?namespace=n&limit=5"
+    assert protocol.version("k", 3, "n").target == "/api/v1/memory/history/k?namespace=n&version=3"
+    assert body_of(protocol.restore_version("k")) == {"key": "k", "namespace": "default"}
+    restored = protocol.restore_version("k", version=1, expected_version=3, idempotency_key="once")
+    assert body_of(restored) == {"key": "k", "namespace": "default", "version": 1, "expected_version": 3}
+    assert restored.headers["Idempotency-Key"] == "once"
+    redaction = protocol.redact("k", wait=30)
+    assert (redaction.target, redaction.wait) == ("/api/v1/memory/history/redact?wait=30", 30)
+    assert protocol.changes(7, namespace="n", recursive=False).target.endswith("?since=7&namespace=n&recursive=false")
+
+
+def test_backups_are_asked_for_with_what_was_given() -> None:
+    assert body_of(protocol.create_backup()) == {}
+    assert body_of(protocol.create_backup(parent="latest", note="n")) == {"parent": "latest", "note": "n"}
+    assert body_of(protocol.restore("b")) == {"backup_id": "b"}
+    moment = datetime(2026, 1, 2, tzinfo=UTC)
+    told = protocol.restore("b", mode="namespace", namespace="n", target="t", as_of=moment, dry_run=True, safety=False)
+    assert body_of(told) == {
+        "backup_id": "b",
+        "mode": "namespace",
+        "namespace": "n",
+        "target": "t",
+        "as_of": "2026-01-02T00:00:00+00:00",
+        "dry_run": True,
+        "safety": False,
+    }
+    assert protocol.verify_backup("../x").target == "/api/v1/memory/backups/%2E%2E%2Fx/verify"
+
+
+# ---- what is read as it comes
+def cut(content: bytes, places: list[int]) -> list[bytes]:
+    ends = sorted({min(place, len(content)) for place in places})
+    return [content[start:end] for start, end in zip([0, *ends], [*ends, len(content)], strict=True)]
+
+
+def read(reader: Any, pieces: list[bytes]) -> list[Any]:
+    return [item for piece in pieces for item in reader.feed(piece)] + list(reader.end())
+
+
+@given(st.lists(st.binary(max_size=5).map(lambda line: line.replace(b"\n", b""))), st.lists(st.integers(0, 40)))
+def test_lines_come_whole_however_they_were_cut(lines: list[bytes], places: list[int]) -> None:
+    content = b"".join(line + b"\n" for line in lines)
+    assert read(protocol.LineReader(), cut(content, places)) == [line + b"\n" for line in lines]
+    assert b"".join(read(protocol.LineReader(), cut(content + b"rest", places))) == content + b"rest"
+
+
+STREAM = (
+    b"retry: 250\nid: 3\n\n: nothing new\n\n"
+    b'id: 4\nevent: store\ndata: {"seq":4,\ndata:"key":"\xc3\xa4"}\n\n'
+    b"\r\n"
+    b'id: 5\r\nevent: delete\r\ndata: {"seq":5}\r\n\r\n'
+)
+
+
+@given(st.lists(st.integers(0, len(STREAM))))
+def test_events_come_whole_however_they_were_cut(places: list[int]) -> None:
+    reader = protocol.EventReader()
+    assert read(reader, cut(STREAM, places)) == [{"seq": 4, "key": "ä"}, {"seq": 5}]
+    assert (reader.seen, reader.retry) == ("5", 0.25)
+
+
+def test_an_event_that_is_not_whole_was_not_seen() -> None:
+    reader = protocol.EventReader()
+    assert list(reader.feed(b'id: 4\ndata: {"seq":4}\n\nid: 5\ndata: {"se')) == [{"seq": 4}]
+    reader.begin()
+    assert list(reader.feed(b'\nid: 5\ndata: {"seq":5}\n\n')) == [{"seq": 5}]
+    flow = protocol.follow_changes()
+    assert flow.again(reader).headers["Last-Event-ID"] == "5"
+    assert "Last-Event-ID" not in flow.again(protocol.EventReader()).headers
+
+
+def test_attempts_come_ever_later_and_then_end() -> None:
+    flow = protocol.follow_changes(attempts=7)
+    assert [flow.delay(attempt, None) for attempt in range(7)] == [0, 1, 3, 7, 15, 30, 30]
+    broken = ServiceUnavailableError("It broke")
+    with pytest.raises(ServiceUnavailableError) as told:
+        flow.delay(7, broken)
+    assert told.value is broken
+    with pytest.raises(ServiceUnavailableError):
+        protocol.export().delay(0, None)
+
+
+def test_lines_are_records_texts_or_parts_of_the_whole() -> None:
+    assert protocol.encode_line({"key": "ä", "value": 1.5}) == '{"key":"ä","value":1.5}\n'.encode()
+    assert protocol.encode_line('{"key": "a"}') == protocol.encode_line('{"key": "a"}\n') == b'{"key": "a"}\n'
+    assert protocol.encode_line(b'{"key": "ha') == b'{"key": "ha'
+    wrong: Any
+    for wrong in ("a line", b"a line", {"key": "k"}):
+        with pytest.raises(errors.InvalidInputError, match="lines is a list"):
+            protocol.import_lines(wrong)
+
+
 # ---- JSON
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -276,6 +379,10 @@ def every_error() -> list[errors.UnifiedMemoryError]:
         errors.NamespaceNotFoundError("n"),
         errors.SessionNotFoundError("n", "s"),
         errors.JobNotFoundError("j"),
+        errors.BackupNotFoundError("20260102T030405Z-9f86d081"),
+        errors.GoneError("It was there"),
+        errors.VersionGoneError("n", "k", 3, redacted=True),
+        errors.ChangesGoneError(3, 7),
         errors.InvalidInputError("ttl", "ttl is wrong", hint="A number", limit=3),
         errors.MalformedInputError("body", "The body is not JSON"),
         errors.TooLargeError("value", 10, 11),
@@ -289,6 +396,7 @@ def every_error() -> list[errors.UnifiedMemoryError]:
         errors.AlreadyExistsError("It exists", precondition=True),
         errors.NamespaceNotEmptyError("n", 3, 1),
         errors.InProgressError("It is under way"),
+        errors.BackupDamagedError("20260102T030405Z-9f86d081", "manifest.json", "it is cut off"),
         errors.RefusedError("No"),
         errors.PermissionDeniedError("Not allowed in this namespace", namespace="n"),
         errors.ReadOnlyError("upgrade"),

@@ -14,7 +14,7 @@ _SCOPED = ("namespace",)
 _PAGE = ("limit", "cursor")
 ROUTES: dict[str, tuple[str, str, str | None, tuple[str, ...]]] = {
     "store": ("POST", "/store", None, ()),
-    "retrieve": ("GET", "/retrieve/", "key", (*_SCOPED, "include")),
+    "retrieve": ("GET", "/retrieve/", "key", (*_SCOPED, "include", "as_of")),
     "update": ("PUT", "/update/", "key", _SCOPED),
     "patch": ("PATCH", "/update/", "key", _SCOPED),
     "delete": ("DELETE", "/delete/", "key", _SCOPED),
@@ -45,13 +45,31 @@ ROUTES: dict[str, tuple[str, str, str | None, tuple[str, ...]]] = {
     "archive": ("POST", "/archive", None, ("wait",)),
     "recall_archived": ("POST", "/archive/recall", None, ("wait",)),
     "tier_pass": ("POST", "/archive/pass", None, ("wait",)),
+    "history": ("GET", "/history/", "key", (*_SCOPED, *_PAGE)),
+    "version": ("GET", "/history/", "key", (*_SCOPED, "version")),
+    "restore_version": ("POST", "/history/restore", None, ()),
+    "redact": ("POST", "/history/redact", None, ("wait",)),
+    "changes": ("GET", "/changes", None, ("since", *_SCOPED, "recursive", "limit")),
+    "backups": ("GET", "/backups", None, ()),
+    "get_backup": ("GET", "/backups/", "backup_id", ()),
+    "delete_backup": ("DELETE", "/backups/", "backup_id", ()),
+    "restore": ("POST", "/restore", None, ("wait",)),
     "job": ("GET", "/jobs/", "job_id", ()),
     "cancel_job": ("DELETE", "/jobs/", "job_id", ()),
     "read_only": ("GET", "/mode", None, ()),
     "set_read_only": ("PUT", "/mode", None, ()),
     "health": ("GET", "/health", None, ()),
 }
-_CONFIG = ("default_ttl", "max_memories", "max_bytes", "demote_after", "language", "description")
+_CONFIG = (
+    "default_ttl",
+    "max_memories",
+    "max_bytes",
+    "demote_after",
+    "history_keep",
+    "history_days",
+    "language",
+    "description",
+)
 _CHANGES = ("ttl", "expires_at", "metadata", "add_tags", "remove_tags")
 
 

@@ -1,6 +1,7 @@
 """A REST service in process, and a client that asks it."""
 
 import contextlib
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from unified_memory.model.clock import Clock, SettableClock
 from unified_memory.rest import RestApplication
 from unified_memory.rest.routes import PREFIXES
 from unified_memory.service.drafting import Limits
-from unified_memory.service.service import Service, assemble
+from unified_memory.service.service import Safekeeping, Service, assemble
 from unified_memory.storage.archive import Archive, Directory
+from unified_memory.storage.backup import Place
 from unified_memory.storage.base import Storage
 from unified_memory.storage.hot import Hot
 from unified_memory.storage.inmemory import InMemoryStorage
@@ -24,6 +26,8 @@ from unified_memory.storage.tiers import Tiers
 
 PREFIX = PREFIXES[0]
 MAX_BODY = 1024 * 1024
+MEMORY = Path("/dev/shm")  # noqa: S108 - directories in it with names of their own
+IN_MEMORY = MEMORY if MEMORY.is_dir() else None
 # Small, so that a test can go beyond them.
 LIMITS = Limits(value_bytes=100_000, key_bytes=1000, tags=8, batch=20, metadata_bytes=10_000, namespaces=30)
 
@@ -31,8 +35,11 @@ LIMITS = Limits(value_bytes=100_000, key_bytes=1000, tags=8, batch=20, metadata_
 class Rest:
     """What a test holds: `ask` sends a request below the prefix and gives the answer."""
 
-    def __init__(self, application: RestApplication, service: Service, clock: SettableClock) -> None:
+    def __init__(
+        self, application: RestApplication, service: Service, clock: SettableClock, backups: Path = Path()
+    ) -> None:
         self.application = application
+        self.backups = backups
         self.service = service
         self.clock = clock
         transport = httpx2.ASGITransport(application)
@@ -77,7 +84,7 @@ def escaped(name: str) -> str:
 
 def make_storage(backend: str, directory: Path, clock: SettableClock) -> Storage:
     if backend == "inmemory":
-        return InMemoryStorage()
+        return InMemoryStorage(clock)
     if backend == "tiered":
         tiered: Storage = make_tiered(directory, clock)
         return tiered
@@ -101,15 +108,17 @@ def make_tiered(
 async def serving(
     storage: Storage, clock: SettableClock, limits: Limits = LIMITS, **settings: Any
 ) -> AsyncIterator[Rest]:
-    """REST over a storage, opened and closed."""
-    service = assemble(storage, clock, limits, **settings)
-    await service.open()
-    rest = Rest(RestApplication(service, max_body=MAX_BODY), service, clock)
-    try:
-        yield rest
-    finally:
-        await rest.client.aclose()
-        await service.close()
+    """REST over a storage, opened and closed. Backups lie in a directory of its own, unless something else is said."""
+    with tempfile.TemporaryDirectory(prefix="unified-memory-test-", dir=IN_MEMORY) as beside:
+        settings.setdefault("safekeeping", Safekeeping(place=Place(Path(beside) / "backups")))
+        service = assemble(storage, clock, limits, **settings)
+        await service.open()
+        rest = Rest(RestApplication(service, max_body=MAX_BODY), service, clock, Path(beside) / "backups")
+        try:
+            yield rest
+        finally:
+            await rest.client.aclose()
+            await service.close()
 
 
 def refused(answer: httpx2.Response, status: int, code: str, field: str | None = None) -> Any:

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.rest.asking import Rest, make_storage, serving
+from tests.rest.asking import MEMORY, Rest, make_storage, serving
 from unified_memory.model.clock import SettableClock
-
-MEMORY = Path("/dev/shm")  # noqa: S108 - a directory in it with a name of its own
 
 
 @pytest.fixture

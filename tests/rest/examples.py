@@ -1,10 +1,13 @@
 """The document's examples, asked of a service."""
 
+import json
+from typing import Any
+
 import httpx2
 from msgspec import UNSET
 
 from tests.rest.asking import Rest, escaped
-from unified_memory.rest.examples import JOB_ID, STORY, Example
+from unified_memory.rest.examples import BACKUP_ID, JOB_ID, STORY, Example
 from unified_memory.rest.openapi import document
 from unified_memory.rest.routes import Route
 
@@ -31,13 +34,37 @@ async def some_job(rest: Rest) -> str:
     return job_id
 
 
+async def some_backup(rest: Rest, **how: Any) -> str:
+    """The id of a backup of what there is."""
+    told = await rest.ok("POST", "/backup", how)
+    backup_id: str = told["id"]
+    return backup_id
+
+
+async def made_for(rest: Rest, route: Route) -> dict[str, str]:
+    """What the route's examples speak of, made: by the ids that stand for it, those that it has."""
+    if route.path.startswith("/jobs"):
+        return {JOB_ID: await some_job(rest)}
+    if route.tag == "Backups" and route.path != "/backup":
+        return {BACKUP_ID: await some_backup(rest)}
+    return {}
+
+
 async def ask_example(
-    rest: Rest, route: Route, example: Example, *, job: str = JOB_ID, headers: dict[str, str] | None = None
+    rest: Rest,
+    route: Route,
+    example: Example,
+    *,
+    made: dict[str, str] | None = None,
+    headers: dict[str, str] | None = None,
 ) -> httpx2.Response:
-    """Sends an example's request. `job`: the id of a job that there is."""
-    path = filled(route.path).replace(JOB_ID, job)
+    """Sends an example's request. `made`: what of `made_for` there is."""
+    path, body = filled(route.path), None if example.body is UNSET else example.body
+    content = body.encode() if isinstance(body, str) else None if body is None else json.dumps(body).encode()
+    for stands, is_there in (made or {}).items():
+        path = path.replace(stands, is_there)
+        content = None if content is None else content.replace(stands.encode(), is_there.encode())
     query = f"?{example.query}" if example.query else ""
-    body = None if example.body is UNSET else example.body
     return await rest.ask(
-        route.method, path + query, body, headers={"content-type": example.media_type, **(headers or {})}
+        route.method, path + query, content, headers={"content-type": example.media_type, **(headers or {})}
     )

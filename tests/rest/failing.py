@@ -3,6 +3,7 @@
 from typing import Any
 
 from unified_memory.model import errors
+from unified_memory.storage.backup import Place
 from unified_memory.storage.base import Storage
 from unified_memory.storage.inmemory import InMemoryStorage
 from unified_memory.storage.tiered import TieredStorage
@@ -31,6 +32,19 @@ class FailingStorage(Failing, InMemoryStorage):
 
 class FailingTiers(Failing, TieredStorage):
     """Several tiers."""
+
+
+class FailingPlace(Place):
+    """Every method of the place raises `failure` while there is one."""
+
+    failure: Exception | None = None
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in vars(Place) and not name.startswith("_"):
+            failure = object.__getattribute__(self, "failure")
+            if failure is not None:
+                raise failure
+        return super().__getattribute__(name)
 
 
 def storage_failures() -> dict[str, Exception]:

@@ -1,5 +1,6 @@
 """Every error that the document promises is provoked at every route that promises it, and has the one shape."""
 
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -9,12 +10,13 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from tests.rest.asking import LIMITS, MAX_BODY, Rest, make_storage, make_tiered, refused, serving
-from tests.rest.examples import ask_example, filled, some_job, tell_story
-from tests.rest.failing import FailingStorage, FailingTiers, storage_failures
+from tests.rest.examples import ask_example, filled, made_for, some_backup, tell_story
+from tests.rest.failing import FailingPlace, FailingStorage, FailingTiers, storage_failures
 from unified_memory.model.clock import SettableClock, from_rfc3339
-from unified_memory.rest.examples import AT, EXAMPLES, Example
+from unified_memory.rest.examples import AT, BACKUP_ID, EXAMPLES, Example
 from unified_memory.rest.openapi import Cause, causes
 from unified_memory.rest.routes import ROUTES, Route
+from unified_memory.service.service import Safekeeping, assemble
 
 Provoke = Callable[[Rest, Route, Example], Awaitable[httpx2.Response]]
 PROMISES = [(route, cause) for route in ROUTES for cause in causes(route)]
@@ -39,7 +41,7 @@ async def too_much(rest: Rest, route: Route, _: Example) -> httpx2.Response:
 
 async def unknown_parameter(rest: Rest, route: Route, example: Example) -> httpx2.Response:
     await tell_story(rest)
-    return await ask_example(rest, route, replace(example, query="colour=blue"), job=await some_job(rest))
+    return await ask_example(rest, route, replace(example, query="colour=blue"), made=await made_for(rest, route))
 
 
 async def while_read_only(rest: Rest, route: Route, example: Example) -> httpx2.Response:
@@ -87,19 +89,55 @@ async def without_the_extra(rest: Rest, route: Route, example: Example) -> httpx
     return await ask_example(rest, route, replace(example, body={**example.body, "mode": "semantic"}))
 
 
-async def with_one_tier(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+async def without_a_place(rest: Rest, route: Route, example: Example) -> httpx2.Response:
     await tell_story(rest)
+    # One tier has no archives.
+    rest.service.backups = assemble(rest.service.storage, rest.clock, LIMITS).backups
     return await ask_example(rest, route, example)
+
+
+async def damaged_backup(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    await tell_story(rest)
+    made = {BACKUP_ID: await some_backup(rest)}
+    manifest = rest.backups / made[BACKUP_ID] / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes()[:-20])
+    body = {"parent": BACKUP_ID} if route.path == "/backup" else example.body
+    return await ask_example(rest, route, replace(example, body=body), made=made)
+
+
+async def while_another_works(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    await tell_story(rest)
+    made = await made_for(rest, route)
+    now = rest.clock.now()
+    for lease in ("backup", "restore"):
+        assert await rest.service.storage.lease(lease, "another", now, now + 1_000_000)
+    return await ask_example(rest, route, example, made=made)
+
+
+async def redacted(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    await tell_story(rest)
+    rest.clock.advance(1)
+    await rest.ok("PUT", "/update/deploy/checklist?namespace=acme/web", {"value": 2})
+    await rest.ok("POST", "/history/redact", {"key": "deploy/checklist", "namespace": "acme/web", "version": 1})
+    if route.method == "POST":
+        body = {"key": "deploy/checklist", "namespace": "acme/web", "version": 1}
+        return await ask_example(rest, route, replace(example, body=body))
+    asked = {"/retrieve/{key}": f"as_of={AT}", "/history/{key}": "version=1"}[route.path]
+    return await ask_example(rest, route, replace(example, query=f"namespace=acme/web&{asked}"))
 
 
 EVERYWHERE: dict[tuple[int, str], Provoke] = {
     (400, "malformed_input"): broken_body,
     (403, "read_only"): while_read_only,
-    (403, "refused"): with_one_tier,
+    (403, "refused"): without_a_place,
     (404, "memory_not_found"): nothing_there,
     (404, "namespace_not_found"): nothing_there,
     (404, "session_not_found"): nothing_there,
     (404, "job_not_found"): nothing_there,
+    (404, "backup_not_found"): nothing_there,
+    (409, "backup_damaged"): damaged_backup,
+    (409, "in_progress"): while_another_works,
+    (410, "version_gone"): redacted,
     (409, "version_conflict"): wrong_version,
     (412, "version_conflict"): wrong_etag,
     (412, "already_exists"): only_new,
@@ -173,6 +211,69 @@ async def like_nothing(rest: Rest, route: Route, example: Example) -> httpx2.Res
     return await ask_example(rest, route, replace(example, body={"key": "gone", "key_namespace": "acme/web"}))
 
 
+async def no_such_parent(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    return await ask_example(rest, route, replace(example, body={"parent": BACKUP_ID}))
+
+
+async def no_parent_yet(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    return await ask_example(rest, route, replace(example, body={"parent": "latest"}))
+
+
+async def of_which_a_part_is_missing(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    await tell_story(rest)
+    full = await some_backup(rest)
+    made = {BACKUP_ID: await some_backup(rest, parent=full)}
+    shutil.rmtree(rest.backups / full)
+    return await ask_example(rest, route, example, made=made)
+
+
+async def that_another_needs(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    made = {BACKUP_ID: await some_backup(rest)}
+    await some_backup(rest, parent=made[BACKUP_ID])
+    return await ask_example(rest, route, example, made=made)
+
+
+async def restore_while_read_only(rest: Rest, route: Route, _: Example) -> httpx2.Response:
+    await tell_story(rest)
+    made = await made_for(rest, route)
+    await rest.ok("PUT", "/mode", {"read_only": True})
+    return await ask_example(rest, route, EXAMPLES[route.method, route.path][1], made=made)
+
+
+async def a_namespace_that_it_has_not(rest: Rest, route: Route, _: Example) -> httpx2.Response:
+    made = await made_for(rest, route)
+    return await ask_example(rest, route, EXAMPLES[route.method, route.path][1], made=made)
+
+
+async def the_current_version(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    await tell_story(rest)
+    return await ask_example(rest, route, replace(example, body={**example.body, "version": 2}))
+
+
+async def a_former_one_that_is_too_large(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    for value in ("x" * 60, "x"):
+        await rest.store("deploy/rollback", value, "acme/web")
+    await rest.ok("POST", "/namespaces", {"name": "acme", "config": {"max_bytes": 50}})
+    return await ask_example(rest, route, example)
+
+
+async def line_in_conflict(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    await rest.store("deploy/checklist", 1, "acme/web")
+    return await ask_example(rest, route, replace(example, query="on_conflict=fail"))
+
+
+async def import_while_read_only(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    await rest.store("deploy/checklist", 1, "acme/web")
+    await rest.ok("PUT", "/mode", {"read_only": True})
+    return await ask_example(rest, route, replace(example, query="on_conflict=replace"))
+
+
+async def changes_of_long_ago(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    await tell_story(rest)
+    assert await rest.service.storage.prune_feed(rest.clock.now() + 1, 2) == 2
+    return await ask_example(rest, route, example)
+
+
 OWN: dict[tuple[str, str, int, str], Provoke] = {
     ("POST", "/store", 403, "quota_exceeded"): quota_of_bytes,
     ("PUT", "/update/{key}", 403, "quota_exceeded"): quota_of_bytes,
@@ -190,6 +291,18 @@ OWN: dict[tuple[str, str, int, str], Provoke] = {
     ("POST", "/search", 422, "empty_query"): nothing_to_search,
     ("POST", "/similar", 422, "empty_query"): nothing_to_search,
     ("POST", "/recall", 422, "empty_query"): nothing_to_search,
+    ("POST", "/backup", 404, "backup_not_found"): no_such_parent,
+    ("POST", "/backup", 409, "conflict"): no_parent_yet,
+    ("POST", "/backups/{id}/verify", 409, "conflict"): of_which_a_part_is_missing,
+    ("POST", "/restore", 409, "conflict"): of_which_a_part_is_missing,
+    ("DELETE", "/backups/{id}", 409, "conflict"): that_another_needs,
+    ("POST", "/restore", 403, "read_only"): restore_while_read_only,
+    ("POST", "/restore", 404, "namespace_not_found"): a_namespace_that_it_has_not,
+    ("POST", "/history/restore", 403, "quota_exceeded"): a_former_one_that_is_too_large,
+    ("POST", "/history/restore", 409, "conflict"): the_current_version,
+    ("POST", "/import", 403, "read_only"): import_while_read_only,
+    ("POST", "/import", 409, "conflict"): line_in_conflict,
+    ("GET", "/changes", 410, "changes_gone"): changes_of_long_ago,
 }
 
 
@@ -220,15 +333,17 @@ async def test_every_promised_error_comes_with_its_status_and_code(
 async def test_a_failure_of_the_storage_is_never_an_empty_answer(route: Route, cause: Cause, directory: Path) -> None:
     clock = SettableClock(from_rfc3339(AT))
     storage: FailingStorage | FailingTiers = (
-        make_tiered(directory, clock, kind=FailingTiers) if route.tag == "Tiers" else FailingStorage()
+        make_tiered(directory, clock, kind=FailingTiers) if route.tag == "Tiers" else FailingStorage(clock)
     )
-    async with serving(storage, clock) as rest:
+    place = FailingPlace(directory / "backups")
+    async with serving(storage, clock, safekeeping=Safekeeping(place=place)) as rest:
         await tell_story(rest)
-        storage.failure = FAILURES[cause.code]
+        made = await made_for(rest, route) if route.tag == "Backups" else None
+        storage.failure = place.failure = FAILURES[cause.code]
         try:
-            answer = await ask_example(rest, route, EXAMPLES[route.method, route.path][0])
+            answer = await ask_example(rest, route, EXAMPLES[route.method, route.path][0], made=made)
         finally:
-            storage.failure = None
+            storage.failure = place.failure = None
         told = refused(answer, cause.status, cause.code)
         if cause.code == "storage_busy":
             assert answer.headers["retry-after"] == "7"
@@ -244,7 +359,7 @@ def test_no_way_to_provoke_an_error_is_left_over() -> None:
 
 
 # ---- where no route is
-@pytest.mark.parametrize("path", ["", "/", "/stor", "/store/", "/list/x", "/retrieve", "/backup"])
+@pytest.mark.parametrize("path", ["", "/", "/stor", "/store/", "/list/x", "/retrieve", "/backup/1"])
 async def test_an_unknown_path_is_told_in_the_one_shape(one_rest: Rest, path: str) -> None:
     refused(await one_rest.ask("GET", path), 404, "no_such_route")
 
@@ -260,6 +375,9 @@ async def test_an_unknown_path_is_told_in_the_one_shape(one_rest: Rest, path: st
         ("GET", "/update/k", "PATCH, PUT"),
         ("PUT", "/retrieve/k", "GET, HEAD"),
         ("OPTIONS", "/mode", "GET, HEAD, PUT"),
+        ("GET", "/backup", "POST"),
+        ("PUT", "/backups/1/verify", "POST"),
+        ("PUT", "/history/restore", "GET, HEAD, POST"),
         ("BREW", "/jobs/1/events", "DELETE, GET, HEAD"),
     ],
 )
@@ -276,7 +394,7 @@ async def test_a_parameter_that_stands_twice_is_refused(one_rest: Rest, route: R
     await tell_story(one_rest)
     example = EXAMPLES[route.method, route.path][0]
     told = "namespace=a&namespace=a" if "namespace" in route.parameters else "x=1&x=1"
-    answer = await ask_example(one_rest, route, replace(example, query=told), job=await some_job(one_rest))
+    answer = await ask_example(one_rest, route, replace(example, query=told), made=await made_for(one_rest, route))
     refused(answer, 422, "invalid_input", "namespace" if "namespace" in route.parameters else "x")
 
 
@@ -296,6 +414,9 @@ async def test_health_does_not_mind_what_load_balancers_add(one_rest: Rest) -> N
 @pytest.mark.parametrize("body", [b"", b"null", b"[]", b"1", b'"a"'])
 async def test_a_body_that_is_no_object_is_refused(one_rest: Rest, route: Route, body: bytes) -> None:
     answer = await one_rest.ask(route.method, filled(route.path), body)
+    if route.bare and not body:
+        assert answer.status_code == 200
+        return
     assert (answer.status_code, answer.json()["code"]) in {(400, "malformed_input"), (422, "invalid_input")}
     assert (answer.status_code == 400) == (body == b"")
 
@@ -325,4 +446,4 @@ async def test_errors_inside_of_lists_name_the_item(one_rest: Rest) -> None:
 
 def test_the_example_without_a_body_is_marked_so() -> None:
     for route in ROUTES:
-        assert (EXAMPLES[route.method, route.path][0].body is UNSET) == (route.body is None)
+        assert (EXAMPLES[route.method, route.path][0].body is UNSET) == (route.body is None and not route.lines)

@@ -1,6 +1,7 @@
 """The document says what the service does: every route, example, parameter and error of it is tried."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -15,9 +16,9 @@ from schemathesis.specs.openapi.definitions import OPENAPI_31
 
 from tests.rest.asking import Rest, make_storage, refused, serving
 from tests.rest.conforming import operation_of, validator
-from tests.rest.examples import ask_example, some_job, tell_story
+from tests.rest.examples import ask_example, made_for, tell_story
 from unified_memory.model.clock import SettableClock, from_rfc3339
-from unified_memory.rest.examples import ACCEPTED, AT, EXAMPLES, JOB_ID, SCORE, Example
+from unified_memory.rest.examples import ACCEPTED, AT, BACKUP_ID, EXAMPLES, SCORE, Example
 from unified_memory.rest.openapi import document, document_bytes
 from unified_memory.rest.routes import EVENTS, ROUTES, Route
 from unified_memory.rest.schemas import PARAMETERS, PATHS
@@ -70,6 +71,12 @@ def test_every_route_is_documented_and_nothing_else() -> None:
     paths = document()["paths"]
     documented = {(method.upper(), path) for path, item in paths.items() for method in item if method != "parameters"}
     assert documented == {(route.method, route.path) for route in ROUTES} | {("GET", EVENTS[0])}
+
+
+def test_every_route_has_its_line_on_the_page() -> None:
+    page = (Path(__file__).parents[2] / "docs/rest.md").read_text(encoding="utf-8")
+    told = [(route.method, route.path) for route in ROUTES] + [("GET", EVENTS[0])]
+    assert [f"{m} {p}" for m, p in told if not re.search(rf"`{m} {re.escape(p)}[`? ]", page)] == []
 
 
 def test_every_operation_has_a_name_of_its_own_and_a_known_tag() -> None:
@@ -126,8 +133,8 @@ async def test_every_example_is_answered_as_the_document_says(
 ) -> None:
     if not example.fresh:
         await tell_story(example_rest)
-    job = await some_job(example_rest) if route.path.startswith("/jobs") else JOB_ID
-    answer = await ask_example(example_rest, route, example, job=job)
+    made = await made_for(example_rest, route)
+    answer = await ask_example(example_rest, route, example, made=made)
     if route.path in OF_TIERS and example_rest.has_one_tier:
         assert answer.status_code == (200 if route.method == "GET" else 403)
         return
@@ -135,11 +142,38 @@ async def test_every_example_is_answered_as_the_document_says(
     if route.media_type != "application/json":
         assert answer.text == example.answer
         return
-    told = json.loads(answer.text.replace(job, JOB_ID))
+    told = json.loads(as_in_the_document(answer.text, made))
+    if route.tag == "Backups":
+        told = as_each_time(told, example.answer)
     for result in told.get("results", []) if "left_out" in told else []:
         assert 0 < result["score"] < 1.1
         result["score"] = SCORE
     assert told == example.answer
+
+
+def as_in_the_document(text: str, made: dict[str, str]) -> str:
+    """The answer with the ids that stand in the document."""
+    for stands, is_there in made.items():
+        text = text.replace(is_there, stands)
+    return re.sub(r"20260102T030405Z-[0-9a-f]{8}", BACKUP_ID, text)
+
+
+# What differs from one backup to another, and from one backend to another.
+VARYING = ("bytes", "store", "schema", "program", "seconds", "parts", "samples")
+
+
+def as_each_time(told: Any, example: Any) -> Any:
+    """The answer with what differs each time as it is in the example; it is of the same kind there."""
+    if isinstance(told, list):
+        return [as_each_time(one, other) for one, other in zip(told, example, strict=True)]
+    if not isinstance(told, dict):
+        return told
+    for name in set(VARYING) & set(told):
+        assert type(told[name]) is type(example[name])
+    return {
+        name: example[name] if name in VARYING else as_each_time(one, example[name]) if name in example else one
+        for name, one in told.items()
+    }
 
 
 def test_every_route_has_an_example_and_those_with_a_body_one_for_each_kind_of_it() -> None:
@@ -147,7 +181,7 @@ def test_every_route_has_an_example_and_those_with_a_body_one_for_each_kind_of_i
     for route in ROUTES:
         kinds = {example.media_type for example in EXAMPLES[route.method, route.path] if example.body is not UNSET}
         wanted = {"application/json", *(["application/merge-patch+json"] if route.patch else [])}
-        assert kinds == (wanted if route.body is not None else set())
+        assert kinds == (wanted if route.body is not None else {"application/x-ndjson"} if route.lines else set())
 
 
 def test_every_example_of_a_body_fits_its_schema() -> None:
@@ -169,12 +203,12 @@ def test_every_example_of_an_answer_fits_its_schema() -> None:
 @pytest.mark.parametrize("route", ROUTES, ids=LABELS)
 async def test_the_examples_of_all_parameters_together_are_accepted(example_rest: Rest, route: Route) -> None:
     await tell_story(example_rest)
-    asked = [PARAMETERS[name] for name in route.parameters if "example" in PARAMETERS[name]]
+    apart = {"as_of"} if "include" in route.parameters else set()
+    asked = [PARAMETERS[name] for name in route.parameters if "example" in PARAMETERS[name] and name not in apart]
     query = {p["name"]: str(p["example"][0] if isinstance(p["example"], list) else p["example"]) for p in asked}
     example = EXAMPLES[route.method, route.path][0]
     told = Example(example.summary, None, example.body, query=urlencode(query), media_type=example.media_type)
-    job = await some_job(example_rest) if route.path.startswith("/jobs") else JOB_ID
-    answer = await ask_example(example_rest, route, told, job=job)
+    answer = await ask_example(example_rest, route, told, made=await made_for(example_rest, route))
     refusing = route.path in OF_TIERS and route.method == "POST" and example_rest.has_one_tier
     assert answer.status_code == (403 if refusing else 200), answer.text
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from unified_memory import __version__
-from unified_memory.cli import mcp, memories, namespaces, service, serving, sessions, tiers
+from unified_memory.cli import backups, history, mcp, memories, namespaces, service, serving, sessions, tiers, transfer
 
 app = typer.Typer(
     name="unified-memory",
@@ -33,5 +33,5 @@ def _options(
     pass
 
 
-for part in (serving, mcp, memories, namespaces, sessions, service, tiers):
+for part in (serving, mcp, memories, history, transfer, namespaces, sessions, service, tiers, backups):
     app.add_typer(part.commands)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 import typer
@@ -26,11 +26,12 @@ from unified_memory.model.value import parse
 
 if TYPE_CHECKING:
     from unified_memory.client import UnifiedMemoryClient
-    from unified_memory.client.protocol import Answer, Call
+    from unified_memory.client.protocol import Answer, Call, Flow
     from unified_memory.settings import Settings
 
 Show = Callable[[Any], View | Sequence[View]]
 Run = Callable[..., None]
+T = TypeVar("T")
 
 # From the special to the general; what is none of these ends with 1.
 EXIT_STATUS: tuple[tuple[type[UnifiedMemoryError], int], ...] = (
@@ -47,6 +48,7 @@ OTHERWISE = 1
 WITHOUT_SERVICE = "Only a running service searches by meaning: --url URL"
 LONG_WORK_SECONDS = 1.0
 POLL_SECONDS = 0.2
+FAILED = 500
 # The host is never looked up: the application is called in this process.
 IN_PROCESS = "http://127.0.0.1"
 
@@ -112,18 +114,33 @@ class Target(Struct, frozen=True):
         async with self.connect(needs) as client:
             return (await _answer(client, call)).content
 
-    def ask_long(self, call: "Call[Any]", show: Show) -> None:
-        """Makes a call for long work, waits until it has ended, and shows its result."""
+    def ask_long(self, call: "Call[Any]", show: Show, *, needs: Needs = Needs.DATA) -> Any:
+        """Makes a call for long work, waits until it has ended, and shows its result; returns it."""
+        return self.show(self.result(call, needs=needs), show)
+
+    def result(self, call: "Call[Any]", *, needs: Needs = Needs.DATA) -> bytes:
+        """Makes a call for long work and waits until it has ended; its result."""
         import asyncio
 
-        self.show(asyncio.run(self._ask_long(call)), show)
+        return asyncio.run(self._ask_long(call, needs))
 
-    async def _ask_long(self, call: "Call[Any]") -> bytes:
-        async with self.connect() as client:
+    async def _ask_long(self, call: "Call[Any]", needs: Needs) -> bytes:
+        async with self.connect(needs) as client:
             answer = await _answer(client, call)
             if answer.status != 202:  # noqa: PLR2004 - HTTP: accepted, goes on as a job
                 return answer.content
             return await job_result(client, msgspec.json.decode(answer.content, type=_Accepted).job)
+
+    def follow(self, flow: "Flow[T]", each: Callable[[T], object]) -> None:
+        """Makes a call whose answer goes on, and takes each item of it as it comes."""
+        import asyncio
+
+        async def follow() -> None:
+            async with self.connect() as client:
+                async for item in client.stream(flow):
+                    each(item)
+
+        asyncio.run(follow())
 
     @asynccontextmanager
     async def connect(self, needs: Needs = Needs.DATA) -> AsyncIterator["UnifiedMemoryClient"]:
@@ -139,16 +156,15 @@ class Target(Struct, frozen=True):
             async with UnifiedMemoryClient(self.url) as client:
                 yield client
             return
-        from httpx2 import ASGITransport
-
         from unified_memory.app import make_app
         from unified_memory.bootstrap import build
+        from unified_memory.cli.inprocess import InProcess
 
         settings = self.settings()
         if needs is Needs.DATA:
             check_database(settings)
         service = build(settings, copies=False)
-        transport = ASGITransport(make_app(service, settings))
+        transport = InProcess(make_app(service, settings))
         if needs is not Needs.NOTHING:
             await service.open()
         try:
@@ -207,6 +223,10 @@ async def job_result(client: "UnifiedMemoryClient", job: Job) -> bytes:
             advance(job.done, job.total)
             await asyncio.sleep(POLL_SECONDS)
             job = msgspec.json.decode((await _answer(client, protocol.get_job(job.id))).content, type=Job)
+    if job.state == "failed" and isinstance(job.error, dict) and "code" in job.error:
+        # What the request itself would have answered, had it been waited for.
+        content = msgspec.json.encode({**job.error, "job_id": job.id})
+        raise protocol.error_of(protocol.Answer(FAILED, protocol.PROBLEM, content))
     if job.state != "done":
         detail = job.error.get("detail") if isinstance(job.error, dict) else None
         raise UnifiedMemoryError(f"The job {job.id} is {job.state}" + (f": {detail}" if detail else ""), job_id=job.id)

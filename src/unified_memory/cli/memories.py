@@ -66,11 +66,12 @@ def retrieve(
     namespace: options.Namespace = DEFAULT_NAMESPACE,
     value: Annotated[bool, typer.Option("--value", help="Print the value alone.")] = False,
     search_index: Annotated[bool, typer.Option("--search-index", help="Also what the search knows of it.")] = False,
+    as_of: options.AsOf = None,
 ) -> None:
     """Show the memory of a key."""
     from unified_memory.client import protocol
 
-    call = protocol.fetch(key, namespace, include_search_index=search_index)
+    call = protocol.fetch(key, namespace, include_search_index=search_index, as_of=as_of)
     target.ask(call, views.value if value else views.record)
 
 

@@ -7,7 +7,7 @@ from msgspec import UNSET
 
 from unified_memory.cli import options, views
 from unified_memory.cli.command import LONG_WORK_SECONDS, Needs, Target, command
-from unified_memory.cli.reading import or_none, read_count, read_seconds
+from unified_memory.cli.reading import or_none, read_count, read_number, read_seconds
 
 commands = typer.Typer()
 group = typer.Typer(no_args_is_help=True, help="List, create, configure and delete namespaces.")
@@ -21,6 +21,13 @@ MaxMemories = Annotated[str | None, typer.Option(metavar="N", help="At most so m
 MaxBytes = Annotated[str | None, typer.Option(metavar="N", help="At most so many bytes of values, all below included.")]
 DemoteAfter = Annotated[
     str | None, typer.Option(metavar="DURATION", help="Values not used for so long are archived; none: never.")
+]
+HistoryKeep = Annotated[
+    str | None,
+    typer.Option(metavar="N", help="Former versions of each memory that are kept; none: all, 0: none of them."),
+]
+HistoryDays = Annotated[
+    str | None, typer.Option(metavar="DAYS", help="Days that former versions are kept; none: for ever, 0: not at all.")
 ]
 Language = Annotated[
     str | None,
@@ -59,6 +66,8 @@ def create(
     max_memories: MaxMemories = None,
     max_bytes: MaxBytes = None,
     demote_after: DemoteAfter = None,
+    history_keep: HistoryKeep = None,
+    history_days: HistoryDays = None,
     language: Language = None,
     description: Description = None,
 ) -> None:
@@ -71,6 +80,8 @@ def create(
         max_memories=read_count(max_memories, "--max-memories"),
         max_bytes=read_count(max_bytes, "--max-bytes"),
         demote_after=read_seconds(demote_after, "--demote-after"),
+        history_keep=read_count(history_keep, "--history-keep"),
+        history_days=read_number(history_days, "--history-days"),
         # `none` is a language here.
         language=UNSET if language is None else language,
         description=or_none(description),
@@ -86,6 +97,8 @@ def configure(
     max_memories: MaxMemories = None,
     max_bytes: MaxBytes = None,
     demote_after: DemoteAfter = None,
+    history_keep: HistoryKeep = None,
+    history_days: HistoryDays = None,
     language: Language = None,
     description: Description = None,
 ) -> None:
@@ -98,6 +111,8 @@ def configure(
         max_memories=read_count(max_memories, "--max-memories"),
         max_bytes=read_count(max_bytes, "--max-bytes"),
         demote_after=read_seconds(demote_after, "--demote-after"),
+        history_keep=read_count(history_keep, "--history-keep"),
+        history_days=read_number(history_days, "--history-days"),
         # `none` is a language here.
         language=UNSET if language is None else language,
         description=or_none(description),

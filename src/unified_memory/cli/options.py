@@ -79,5 +79,6 @@ Passages = Annotated[bool, typer.Option("--passages", help="Show the best passag
 MaxTokens = Annotated[
     int | None, typer.Option(metavar="N", help="No more hits than fit, long values by their passages.")
 ]
+AsOf = Annotated[str | None, typer.Option(metavar="INSTANT", help="As it was then (RFC 3339).")]
 Limit = Annotated[int | None, typer.Option("--limit", metavar="N", help="At most so many (50; up to 1000).")]
 Cursor = Annotated[str | None, typer.Option("--cursor", metavar="CURSOR", help="Go on where a page ended.")]

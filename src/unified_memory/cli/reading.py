@@ -105,6 +105,18 @@ def read_count(text: str | None, field: str) -> int | UnsetType | None:
     return int(text)
 
 
+def read_number(text: str | None, field: str) -> float | UnsetType | None:
+    """A number that is not below 0, `none` as None. Raises InvalidInputError."""
+    if text is None:
+        return UNSET
+    if text.lower() == NONE:
+        return None
+    if _NUMBER.fullmatch(text) is None or text.startswith("-"):
+        raise InvalidInputError(field, f"{field} is a number or none")
+    number = float(text)
+    return int(number) if number.is_integer() else number
+
+
 def or_none(text: str | None) -> str | UnsetType | None:
     """What was given; `none` as None."""
     return UNSET if text is None else None if text == NONE else text

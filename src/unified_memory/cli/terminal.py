@@ -13,9 +13,9 @@ from unified_memory.cli.views import Facts, Table, View, visible
 FILE_COLUMNS = 100_000
 
 
-def draw(views: View | Sequence[View]) -> None:
-    """Prints views on standard output."""
-    console = Console(markup=False, highlight=False, emoji=False)
+def draw(views: View | Sequence[View], *, err: bool = False) -> None:
+    """Prints views on standard output, or on standard error."""
+    console = Console(markup=False, highlight=False, emoji=False, stderr=err)
     if not console.is_terminal:
         console.width = FILE_COLUMNS
     for place, view in enumerate([views] if isinstance(views, Table | Facts | str) else views):

@@ -239,6 +239,162 @@ def queried(answer: Any) -> list[View]:
     return shown or [Table((), [])]
 
 
+# ---- history
+def versions(answer: Any) -> list[View]:
+    """A page of versions."""
+    rows = [
+        (str(one["version"]), moment(one["at"]), moment(one["ended_at"]), size(one["bytes"]), _kept(one))
+        for one in answer["versions"]
+    ]
+    return [Table(("version", "written", "replaced", "bytes", ""), rows), *_more(answer)]
+
+
+def _kept(head: Any) -> str:
+    if head["current"]:
+        return "current"
+    if head["redacted_at"] is not None:
+        return f"redacted {moment(head['redacted_at'])}"
+    return "" if head["kept"] else "no longer kept"
+
+
+def version_restored(answer: Any) -> str:
+    """That a former version is current again."""
+    return f"Restored {_named(answer)}: now at version {answer['version']}"
+
+
+def redacted(answer: Any) -> str:
+    """What was taken out."""
+    told = ", ".join(map(str, answer["versions"]))
+    return f"Redacted {_named(answer)}: {'version' if len(answer['versions']) == 1 else 'versions'} {told}"
+
+
+def change(one: Any) -> str:
+    """A change in one line."""
+    named = one["namespace"] if one["key"] is None else f"{one['namespace']}  {one['key']}  version {one['version']}"
+    return f"{one['seq']}  {moment(one['at'])}  {one['kind']}  {named}"
+
+
+def changes(answer: Any) -> list[View]:
+    """Some changes, and how to go on."""
+    rows = [
+        (str(one["seq"]), moment(one["at"]), one["kind"], one["namespace"], one["key"] or "", text_of(one["version"]))
+        for one in answer["changes"]
+    ]
+    shown = Table(("place", "when", "what", "namespace", "key", "version"), rows)
+    return [shown, f"Behind these: --since {answer['next']}"]
+
+
+# ---- out and in
+def exported(answer: Any) -> str:
+    """What was written."""
+    return f"Wrote {many(answer['lines'], 'line', 'lines')} ({size(answer['bytes'])}) to {answer['file']}"
+
+
+def imported(answer: Any) -> list[View]:
+    """What came of an import."""
+    counts = ", ".join(f"{answer[name]} {name}" for name in ("stored", "replaced", "skipped", "failed"))
+    shown: list[View] = [f"Read {many(answer['read'], 'line', 'lines')}: {counts}"]
+    if answer["errors"]:
+        rows = [(str(one["line"]), one["code"], one["detail"]) for one in answer["errors"]]
+        shown.append(Table(("line", "error", "detail"), rows, wide="detail"))
+    return shown
+
+
+# ---- backups
+def backup_made(answer: Any) -> str:
+    """That a backup was made."""
+    told = f"Made the backup {answer['id']}: {many(answer['memories'])}, {size(answer['bytes'])}"
+    since = "" if answer["parent"] is None else f", what changed since {answer['parent']}"
+    return f"{told}{since}" + ("" if answer["verified"] is None else f", {_proven(answer['verified'])}")
+
+
+def _proven(verified: Any) -> str:
+    if verified is None:
+        return "never"
+    return f"{'whole' if verified['ok'] else 'DAMAGED'} {moment(verified['at'])}"
+
+
+def backups(answer: Any) -> list[View]:
+    """All backups."""
+    rows = [
+        (
+            one["id"],
+            one["kind"] if one["parent"] is None else f"since {one['parent']}",
+            one["reason"],
+            str(one["memories"]),
+            size(one["bytes"]),
+            _proven(one["verified"]).partition(" ")[0],
+            one["note"] or "",
+        )
+        for one in answer["backups"]
+    ]
+    # The id begins with the instant.
+    columns = ("id", "what", "reason", "memories", "bytes", "verified", "note")
+    return [Table(columns, rows, wide="note")]
+
+
+def backup(answer: Any) -> list[View]:
+    """A backup and its files."""
+    counts = answer["namespaces"]
+    verified = answer["verified"]
+    pairs = [
+        ("backup", answer["id"]),
+        ("instant", moment(answer["created_at"])),
+        ("what", answer["kind"]),
+        ("since", answer["parent"] or ""),
+        ("reason", answer["reason"]),
+        ("note", answer["note"] or ""),
+        ("memories", f"{answer['memories']} (values of {size(answer['raw_bytes'])})"),
+        ("files", size(answer["bytes"])),
+        ("encrypted", "yes" if answer["encrypted"] else "no"),
+        ("place in the commit order", str(answer["seq"])),
+        ("store", f"{answer['store']} (schema {answer['schema']}, {answer['program']})"),
+        ("namespaces", "" if counts is None else ", ".join(f"{name} ({n})" for name, n in counts.items())),
+        ("verified", _proven(verified)),
+        ("damage", "" if verified is None else verified["detail"] or ""),
+    ]
+    rows = [
+        (one["name"], one["kind"], str(one["records"]), size(one["raw_bytes"]), size(one["bytes"]), one["sha256"])
+        for one in answer["parts"]
+    ]
+    files = Table(("file", "kind", "records", "bytes inside", "bytes", "sha256"), rows, wide="sha256")
+    return [Facts([(name, text) for name, text in pairs if text]), files]
+
+
+def backup_deleted(answer: Any) -> str:
+    """That a backup was deleted."""
+    return f"Deleted the backup {answer['id']} of {moment(answer['created_at'])} ({size(answer['bytes'])})"
+
+
+def verified(answer: Any) -> str:
+    """What a verification came to."""
+    return (
+        f"The backup {answer['backup_id']} is whole: {many(answer['memories'])} restored aside and compared "
+        f"in {float(text_of(answer['seconds'])):.1f} seconds"
+    )
+
+
+def restored(answer: Any) -> list[View]:
+    """What a restore did, or would do."""
+    rows = [
+        (one["namespace"], *(str(one[name]) for name in _DIFFERENCES), _samples(one["samples"]))
+        for one in answer["differences"]
+    ]
+    shown: list[View] = [Table(("namespace", *_DIFFERENCES, "such as"), rows, wide="such as")] if rows else []
+    counts = ", ".join(f"{answer[name]} {name}" for name in _DIFFERENCES)
+    did = "A restore of" if answer["dry_run"] else "Restored"
+    safety = answer["safety_backup"]
+    before = "" if safety is None else f"\nWhat was there before: {safety}"
+    return [*shown, f"{did} {answer['used']}: {counts}{before}"]
+
+
+_DIFFERENCES = ("added", "changed", "removed", "same")
+
+
+def _samples(samples: Any) -> str:
+    return "; ".join(f"{name}: {', '.join(keys)}" for name, keys in samples.items() if keys)
+
+
 # ---- namespaces
 def _settings(settings: Any) -> list[tuple[str, str]]:
     return [(name, "none" if told is None else text_of(told)) for name, told in settings.items()]
@@ -441,7 +597,17 @@ def cleaned(answer: Any) -> str:
 def health(answer: Any) -> str:
     """How the service is."""
     reasons = "".join(f"\n  {reason}" for reason in answer["reasons"])
-    return f"{answer['service']} {answer['version']}: {answer['status']}{reasons}{_meaning(answer['meaning'])}"
+    told = f"{answer['service']} {answer['version']}: {answer['status']}{reasons}"
+    return told + _meaning(answer["meaning"]) + _backup_health(answer["backup"])
+
+
+def _backup_health(backup: Any) -> str:
+    """How old the last backup is; nothing where there is none."""
+    if backup["last_at"] is None:
+        return ""
+    whole = "" if backup["verified_ok"] else ", which found damage"
+    verified = "never" if backup["verified_at"] is None else moment(backup["verified_at"]) + whole
+    return f"\nLast backup: {moment(backup['last_at'])}; last verified: {verified}"
 
 
 def _meaning(meaning: Any) -> str:

@@ -1,9 +1,10 @@
 """The client for asynchronous programs."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from functools import wraps
 from types import TracebackType
-from typing import Concatenate, ParamSpec, Protocol, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
 import httpx2
 
@@ -12,12 +13,15 @@ from unified_memory.client.connection import (
     DEFAULT_TIMEOUT_SECONDS,
     answer_of,
     as_method,
+    async_pieces,
     check_url,
     failed,
+    head_of,
     options,
     request_of,
 )
-from unified_memory.client.protocol import DEFAULT_URL, Answer, Call, Listing
+from unified_memory.client.errors import ServiceUnavailableError
+from unified_memory.client.protocol import DEFAULT_URL, Answer, Call, Flow, Listing
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -54,6 +58,15 @@ def _iteration(
             call = call.after(page)
 
     return as_method(iteration, build)
+
+
+def _flow(build: Callable[P, Flow[ItemT]]) -> Callable[Concatenate["UnifiedMemoryClient", P], AsyncIterator[ItemT]]:
+    @wraps(build)
+    async def flow(self: "UnifiedMemoryClient", /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[ItemT]:
+        async for item in self.stream(build(*args, **kwargs)):
+            yield item
+
+    return as_method(flow, build)
 
 
 class _Part:
@@ -119,7 +132,7 @@ class UnifiedMemoryClient:
     async def exchange(self, call: Call[T]) -> Answer:
         """The answer to a call, as it came: also one that tells of an error. Raises ServiceUnavailableError."""
         try:
-            response = await self._http.request(**request_of(call, self.url, self._timeout))
+            response = await self._http.request(**self._request(call))
         except (httpx2.RequestError, httpx2.InvalidURL) as error:
             raise failed(error, self.url) from error
         return answer_of(response)
@@ -127,6 +140,46 @@ class UnifiedMemoryClient:
     async def send(self, call: Call[T]) -> T:
         """The result of a call of `protocol`."""
         return call.read(await self.exchange(call))
+
+    def _request(self, call: Call[T]) -> dict[str, Any]:
+        lines = None if call.lines is None else async_pieces(call.lines)
+        return request_of(call, self.url, self._timeout, lines)
+
+    async def stream(self, flow: Flow[ItemT]) -> AsyncIterator[ItemT]:
+        """The items of a flow of `protocol`, as they come. Raises as `send` does, also later."""
+        reader = flow.reader()
+        attempt = 0
+        while True:
+            broken: ServiceUnavailableError | None = None
+            reader.begin()
+            try:
+                async for piece in self._pieces(flow, flow.again(reader)):
+                    attempt = 0
+                    for item in reader.feed(piece):
+                        yield item
+            except ServiceUnavailableError as error:
+                # Before anything was seen there is nothing to go on from.
+                if flow.attempts is None or reader.seen is None:
+                    raise
+                broken = error
+            if flow.attempts is None:
+                for item in reader.end():
+                    yield item
+                return
+            await asyncio.sleep(max(reader.retry, flow.delay(attempt, broken)))
+            attempt += 1
+
+    async def _pieces(self, flow: Flow[ItemT], call: Call[T]) -> AsyncIterator[bytes]:
+        try:
+            async with self._http.stream(**self._request(call)) as response:
+                if response.status_code != httpx2.codes.OK:
+                    await response.aread()
+                    flow.check(answer_of(response))
+                flow.check(head_of(response))
+                async for piece in response.aiter_bytes():
+                    yield piece
+        except (httpx2.RequestError, httpx2.InvalidURL) as error:
+            raise failed(error, self.url) from error
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -164,6 +217,21 @@ class UnifiedMemoryClient:
     archive = _operation(protocol.archive)
     recall_archived = _operation(protocol.recall_archived)
     tier_pass = _operation(protocol.tier_pass)
+    history = _operation(protocol.history)
+    iterate_history = _iteration(protocol.history)
+    version = _operation(protocol.version)
+    restore_version = _operation(protocol.restore_version)
+    redact = _operation(protocol.redact)
+    changes = _operation(protocol.changes)
+    follow_changes = _flow(protocol.follow_changes)
+    backup = _operation(protocol.create_backup)
+    backups = _operation(protocol.list_backups)
+    get_backup = _operation(protocol.get_backup)
+    verify_backup = _operation(protocol.verify_backup)
+    delete_backup = _operation(protocol.delete_backup)
+    restore = _operation(protocol.restore)
+    export = _flow(protocol.export)
+    import_lines = _operation(protocol.import_lines)
     stats = _operation(protocol.stats)
     cleanup = _operation(protocol.cleanup)
     jobs = _operation(protocol.list_jobs)

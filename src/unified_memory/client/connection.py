@@ -2,16 +2,18 @@
 
 import inspect
 import ipaddress
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import Any, TypedDict, TypeVar
 
 import httpx2
+import msgspec
 
 from unified_memory.client.errors import ServiceUnavailableError
-from unified_memory.client.protocol import Answer, Call
+from unified_memory.client.protocol import Answer, Call, Lines, encode_line
 from unified_memory.model.errors import InvalidInputError, UnifiedMemoryError
 
 DEFAULT_TIMEOUT_SECONDS = 30.0
+PIECE_BYTES = 64 * 1024
 MethodT = TypeVar("MethodT", bound=Callable[..., Any])
 
 
@@ -48,21 +50,58 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def request_of(call: Call[Any], url: str, timeout: float | None) -> dict[str, Any]:
-    """The arguments of httpx2's `request`."""
+def request_of(
+    call: Call[Any], url: str, timeout: float | None, lines: Iterable[bytes] | AsyncIterable[bytes] | None
+) -> dict[str, Any]:
+    """The arguments of httpx2's `request`. `lines`: what is sent in place of the call's content."""
     return {
         "method": call.method,
         "url": url + call.target,
         "headers": call.headers,
-        "content": call.content or None,
+        "content": lines if lines is not None else call.content or None,
         "timeout": None if timeout is None else timeout + call.wait,
     }
 
 
+def pieces(lines: Lines) -> Iterator[bytes]:
+    """The lines in pieces of some size: one by one they would take long. Raises InvalidInputError."""
+    if isinstance(lines, AsyncIterable):
+        raise InvalidInputError("lines", "An asynchronous iterator needs the asynchronous client")
+    begun, size = [], 0
+    for line in lines:
+        begun.append(encode_line(line))
+        size += len(begun[-1])
+        if size >= PIECE_BYTES:
+            yield b"".join(begun)
+            begun, size = [], 0
+    yield b"".join(begun)
+
+
+async def async_pieces(lines: Lines) -> AsyncIterator[bytes]:
+    """As `pieces`, also of an asynchronous iterator."""
+    if not isinstance(lines, AsyncIterable):
+        for piece in pieces(lines):
+            yield piece
+        return
+    begun, size = [], 0
+    async for line in lines:
+        begun.append(encode_line(line))
+        size += len(begun[-1])
+        if size >= PIECE_BYTES:
+            yield b"".join(begun)
+            begun, size = [], 0
+    yield b"".join(begun)
+
+
+def head_of(response: httpx2.Response) -> Answer:
+    """What is known of an answer before it was read."""
+    kind, _, _ = response.headers.get("content-type", "").partition(";")
+    return Answer(response.status_code, kind.strip().lower(), b"")
+
+
 def answer_of(response: httpx2.Response) -> Answer:
     """What came back, without HTTP."""
-    kind, _, _ = response.headers.get("content-type", "").partition(";")
-    return Answer(response.status_code, kind.strip().lower(), response.content)
+    return msgspec.structs.replace(head_of(response), content=response.content)
 
 
 def failed(error: httpx2.RequestError | httpx2.InvalidURL, url: str) -> UnifiedMemoryError:

@@ -7,10 +7,10 @@ Every answer may be one of the errors of `model.errors`; the operations name tho
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 from urllib.parse import quote
 
 import msgspec
@@ -36,11 +36,20 @@ Text = str | UnsetType | None
 T = TypeVar("T")
 PageT = TypeVar("PageT")
 ItemT = TypeVar("ItemT")
+ReadT_co = TypeVar("ReadT_co", covariant=True)
+# A line of an import: a text, or the record itself. Bytes are parts of the whole: lines with their ends, or pieces of any size.
+Line = bytes | str | Mapping[str, Any]
+Lines = Iterable[Line] | AsyncIterable[Line]
 
 DEFAULT_URL = "http://127.0.0.1:3200"
 ROOT = "/api/v1/memory"
 JSON = "application/json"
 PROBLEM = "application/problem+json"
+LINES = "application/x-ndjson"
+EVENTS = "text/event-stream"
+# The service says something at least every 15 seconds while a stream of events goes on.
+QUIET_SECONDS = 15.0
+LONGEST_DELAY_SECONDS = 30.0
 # What stands between us and the service answers so when the service is away.
 _AWAY = {502, 503, 504}
 _UNAVAILABLE = 503
@@ -64,7 +73,8 @@ class Answer(Struct, frozen=True):
 class Call(Struct, Generic[T], frozen=True, kw_only=True):
     """A request, and how its answer is read.
 
-    `target`: path and query, percent-encoded. `wait`: seconds that the service may take beyond a usual answer.
+    `target`: path and query, percent-encoded. `wait`: seconds that the service may take beyond a usual answer. `lines`: what is
+    sent bit by bit, in place of `content`.
     `convert`: makes the result of the JSON. `none_for`: the error that is a result, None. `also`: a further status of a
     good answer.
     """
@@ -74,6 +84,7 @@ class Call(Struct, Generic[T], frozen=True, kw_only=True):
     headers: dict[str, str] = {}
     content: bytes = b""
     wait: float = 0.0
+    lines: Lines | None = None
     convert: Callable[[Any], T] | None = None
     none_for: type[UnifiedMemoryError] | None = None
     also: int = 200
@@ -106,6 +117,138 @@ class Listing(Call[PageT], Generic[PageT, ItemT], frozen=True, kw_only=True):
         if cursor is None:
             return None
         return _listing(self.method, self.path, self.member, {**self.asked, "cursor": cursor})
+
+
+# ---- what is read as it comes
+class Reader(Protocol[ReadT_co]):
+    """Makes items of the pieces of an answer. `seen`: the id of the last one, where they have any; `retry`: seconds to wait
+    before connecting again, as the service told.
+    """
+
+    seen: str | None
+    retry: float
+
+    def begin(self) -> None:
+        """Another answer begins."""
+        ...
+
+    def feed(self, piece: bytes) -> Iterator[ReadT_co]:
+        """The items that are whole with this piece."""
+        ...
+
+    def end(self) -> Iterator[ReadT_co]:
+        """What is left where the answer has come to its end."""
+        ...
+
+
+class LineReader:
+    """Lines as bytes, each with its end."""
+
+    seen: str | None = None
+    retry = 0.0
+
+    def __init__(self) -> None:
+        self._begun: list[bytes] = []
+
+    def begin(self) -> None:
+        """Forgets what is not whole."""
+        self._begun = []
+
+    def feed(self, piece: bytes) -> Iterator[bytes]:
+        """The lines that are whole with this piece."""
+        *whole, rest = piece.split(b"\n")
+        for line in whole:
+            yield b"".join([*self._begun, line, b"\n"])
+            self._begun = []
+        if rest:
+            self._begun.append(rest)
+
+    def end(self) -> Iterator[bytes]:
+        """The last line, where it has no end."""
+        if self._begun:
+            yield b"".join(self._begun)
+            self._begun = []
+
+
+class EventReader:
+    """The data of server-sent events, as JSON objects; other fields than `id`, `data` and `retry` are passed over.
+
+    The format: https://html.spec.whatwg.org/multipage/server-sent-events.html
+    """
+
+    def __init__(self) -> None:
+        self.seen: str | None = None
+        self.retry = 0.0
+        self.begin()
+
+    def begin(self) -> None:
+        """Forgets what is not whole: it was not told."""
+        self._lines = LineReader()
+        self._data: list[bytes] = []
+        self._id = self.seen
+
+    def feed(self, piece: bytes) -> Iterator[Any]:
+        """The events that are whole with this piece."""
+        for line in self._lines.feed(piece):
+            name, _, told = line.rstrip(b"\r\n").partition(b":")
+            told = told.removeprefix(b" ")
+            if name == b"data":
+                self._data.append(told)
+            elif name == b"id":
+                self._id = told.decode("ascii", "replace")
+            elif name == b"retry" and told.isdigit():
+                self.retry = int(told) / 1000
+            elif line in {b"\n", b"\r\n"}:
+                data, self._data = b"\n".join(self._data), []
+                event = decode(Answer(200, EVENTS, data)) if data else None
+                self.seen = self._id
+                if event is not None:
+                    yield event
+
+    def end(self) -> Iterator[Any]:
+        """Nothing: an event that is not whole was not told."""
+        yield from ()
+
+
+class Flow(Struct, Generic[ItemT], frozen=True, kw_only=True):
+    """A call whose answer is read as it comes. `content_type`: of that answer. `reader`: makes what reads it.
+
+    `attempts`: how often in a row one connects again where the connection breaks or ends, None: it ends by itself, and where it
+    breaks before that is an error.
+    """
+
+    call: Call[Any]
+    content_type: str
+    reader: Callable[[], Reader[ItemT]]
+    attempts: int | None = None
+
+    def again(self, reader: Reader[ItemT]) -> Call[Any]:
+        """The call that goes on behind what was read."""
+        if reader.seen is None:
+            return self.call
+        return msgspec.structs.replace(self.call, headers={**self.call.headers, "Last-Event-ID": reader.seen})
+
+    def check(self, answer: Answer) -> None:
+        """Raises the error that the head of an answer tells, or that it is no answer to this call."""
+        if answer.status in _OK and answer.content_type == self.content_type:
+            return
+        raise _unexpected(answer) if answer.status in _OK else error_of(answer)
+
+    def delay(self, attempt: int, error: ServiceUnavailableError | None) -> float:
+        """Seconds to wait before this attempt to connect again (the first is 0), at least. Raises the error where there were
+        enough.
+        """
+        if self.attempts is None or attempt >= self.attempts:
+            raise error or ServiceUnavailableError("The service ends the stream again and again")
+        return min(2.0**attempt - 1, LONGEST_DELAY_SECONDS)
+
+
+def encode_line(line: Line) -> bytes:
+    """A line with its end; bytes as they are. Raises InvalidInputError where it is no JSON."""
+    if isinstance(line, bytes):
+        return line
+    text = encode(line) if isinstance(line, Mapping) else line.encode()
+    return text if text.endswith(b"\n") else text + b"\n"
 
 
 # ---- JSON
@@ -352,19 +495,37 @@ def store(
 
 
 def retrieve(
-    key: str, namespace: str = DEFAULT_NAMESPACE, *, include_search_index: bool = False
+    key: str,
+    namespace: str = DEFAULT_NAMESPACE,
+    *,
+    include_search_index: bool = False,
+    as_of: str | datetime | None = None,
 ) -> Call[shapes.Record | None]:
-    """The memory of that key, None where there is none. What goes wrong in any other way is raised."""
-    return _retrieve(key, namespace, include_search_index=include_search_index, none_for=MemoryNotFoundError)
+    """The memory of that key, None where there is none; `as_of`: as it was at that instant.
+
+    What goes wrong in any other way is raised: VersionGoneError where what was there then is no longer kept.
+    """
+    return _retrieve(
+        key, namespace, include_search_index=include_search_index, as_of=as_of, none_for=MemoryNotFoundError
+    )
 
 
-def fetch(key: str, namespace: str = DEFAULT_NAMESPACE, *, include_search_index: bool = False) -> Call[shapes.Record]:
-    """The memory of that key. Raises MemoryNotFoundError."""
-    return _retrieve(key, namespace, include_search_index=include_search_index)
+def fetch(
+    key: str,
+    namespace: str = DEFAULT_NAMESPACE,
+    *,
+    include_search_index: bool = False,
+    as_of: str | datetime | None = None,
+) -> Call[shapes.Record]:
+    """The memory of that key, `as_of` an instant. Raises MemoryNotFoundError, VersionGoneError."""
+    return _retrieve(key, namespace, include_search_index=include_search_index, as_of=as_of)
 
 
-def _retrieve(key: str, namespace: str, *, include_search_index: bool, **how: Any) -> Call[T]:
-    asked = {"namespace": namespace, "include": "search_index" if include_search_index else None}
+def _retrieve(
+    key: str, namespace: str, *, include_search_index: bool, as_of: str | datetime | None, **how: Any
+) -> Call[T]:
+    instant = as_of.isoformat() if isinstance(as_of, datetime) else as_of
+    asked = {"namespace": namespace, "include": "search_index" if include_search_index else None, "as_of": instant}
     return _call("GET", f"/retrieve/{encode_path(key, 'key')}", asked, **how)
 
 
@@ -803,6 +964,8 @@ def _settings(
     max_memories: Number,
     max_bytes: Number,
     demote_after: Seconds,
+    history_keep: Number,
+    history_days: Seconds,
     language: Text,
     description: Text,
 ) -> dict[str, Any]:
@@ -811,6 +974,8 @@ def _settings(
         max_memories=max_memories,
         max_bytes=max_bytes,
         demote_after=demote_after,
+        history_keep=history_keep,
+        history_days=history_days,
         language=language,
         description=description,
     )
@@ -823,15 +988,20 @@ def create_namespace(
     max_memories: Number = UNSET,
     max_bytes: Number = UNSET,
     demote_after: Seconds = UNSET,
+    history_keep: Number = UNSET,
+    history_days: Seconds = UNSET,
     language: Text = UNSET,
     description: Text = UNSET,
 ) -> Call[shapes.Namespace]:
     """Creates a namespace; what is not given is inherited from the ones above. `language`: how search compares words;
-    `demote_after`: seconds without use after which a value is archived.
+    `demote_after`: seconds without use after which a value is archived; `history_keep`, `history_days`: how many former versions
+    are kept, and for how many days.
 
     Raises AlreadyExistsError, QuotaExceededError.
     """
-    config = _settings(default_ttl, max_memories, max_bytes, demote_after, language, description)
+    config = _settings(
+        default_ttl, max_memories, max_bytes, demote_after, history_keep, history_days, language, description
+    )
     body = {"name": name, "config": config}
     return _call("POST", "/namespaces", body=body)
 
@@ -843,11 +1013,15 @@ def configure_namespace(
     max_memories: Number = UNSET,
     max_bytes: Number = UNSET,
     demote_after: Seconds = UNSET,
+    history_keep: Number = UNSET,
+    history_days: Seconds = UNSET,
     language: Text = UNSET,
     description: Text = UNSET,
 ) -> Call[shapes.Namespace]:
     """Replaces all settings of a namespace; what is not given is inherited again. Raises NamespaceNotFoundError."""
-    body = _settings(default_ttl, max_memories, max_bytes, demote_after, language, description)
+    body = _settings(
+        default_ttl, max_memories, max_bytes, demote_after, history_keep, history_days, language, description
+    )
     return _call("PUT", f"/namespaces/{encode_path(name, 'name')}", body=body)
 
 
@@ -983,6 +1157,167 @@ def tier_pass(*, wait: float | None = None) -> Call[shapes.TierPass | shapes.Acc
     Raises RefusedError where there is no cold tier.
     """
     return _call("POST", "/archive/pass", wait=wait)
+
+
+# ---- history
+def history(
+    key: str, namespace: str = DEFAULT_NAMESPACE, *, limit: int | None = None, cursor: str | None = None
+) -> Listing[shapes.VersionPage, shapes.VersionHead]:
+    """The versions of a memory that are known, newest first, the current one included. Raises MemoryNotFoundError."""
+    asked = {"namespace": namespace, "limit": limit, "cursor": cursor}
+    return _listing("GET", f"/history/{encode_path(key, 'key')}", "versions", asked)
+
+
+def version(key: str, version: int, namespace: str = DEFAULT_NAMESPACE) -> Call[shapes.Record]:
+    """The memory as it was at that version. Raises VersionGoneError, MemoryNotFoundError."""
+    return _call("GET", f"/history/{encode_path(key, 'key')}", {"namespace": namespace, "version": version})
+
+
+def restore_version(
+    key: str,
+    namespace: str = DEFAULT_NAMESPACE,
+    *,
+    version: int | None = None,
+    expected_version: int | None = None,
+    idempotency_key: str | None = None,
+) -> Call[shapes.Record]:
+    """Makes a former version current again, as a new version; without `version` the one before the current one, or the last one
+    of a memory that was deleted.
+
+    Raises MemoryNotFoundError, VersionGoneError, VersionConflictError, ConflictError where it has expired or is the current one.
+    """
+    body = {"key": key, "namespace": namespace, **_told(version=version, expected_version=expected_version)}
+    return _call("POST", "/history/restore", body=body, headers=_idempotency(idempotency_key))
+
+
+def redact(
+    key: str, namespace: str = DEFAULT_NAMESPACE, *, version: int | None = None, wait: float | None = None
+) -> Call[shapes.RedactedVersions | shapes.Accepted]:
+    """Takes the content of a version out for good; without `version` that of all, the current one too. Backups that were made
+    before still hold it. `wait` as in `update_where`.
+
+    Raises MemoryNotFoundError.
+    """
+    body = {"key": key, "namespace": namespace, **_told(version=version)}
+    return _call("POST", "/history/redact", body=body, wait=wait)
+
+
+def changes(
+    since: int = 0, *, namespace: str | None = None, recursive: bool = True, limit: int | None = None
+) -> Call[shapes.ChangePage]:
+    """What changed behind the place `since` in the commit order: `limit` (50, at most 1,000) of them, and the `next` place.
+
+    Raises ChangesGoneError where some of it is no longer kept.
+    """
+    return _call("GET", "/changes", {"since": since, **_scope(namespace, recursive=recursive), "limit": limit})
+
+
+def follow_changes(
+    since: int | None = None, *, namespace: str | None = None, recursive: bool = True, attempts: int = 8
+) -> Flow[shapes.Change]:
+    """Changes behind `since` (None: from now on), and then for ever those that come, none of them missed or told twice.
+
+    Where the connection breaks it is made again, up to `attempts` times in a row, after 1, 1, 3, 7, 15, 30, 30 …
+    seconds. Raises ChangesGoneError where some are no longer kept, ServiceUnavailableError.
+    """
+    asked = {"since": since, **_scope(namespace, recursive=recursive)}
+    call: Call[Any] = _call("GET", "/changes", asked, headers={"Accept": EVENTS})
+    patient = msgspec.structs.replace(call, wait=QUIET_SECONDS)
+    return Flow(call=patient, content_type=EVENTS, reader=EventReader, attempts=attempts)
+
+
+def _scope(namespace: str | None, *, recursive: bool) -> dict[str, Any]:
+    return {"namespace": namespace, "recursive": None if recursive else False}
+
+
+# ---- backups
+def create_backup(
+    *, parent: str | None = None, note: str | None = None, wait: float | None = None
+) -> Call[shapes.Backup | shapes.Accepted]:
+    """Makes a backup. `parent`: hold only what changed since that one ("latest": the newest). `wait` as in `update_where`.
+
+    Raises BackupNotFoundError, StorageFullError.
+    """
+    return _call("POST", "/backup", body=_told(parent=parent, note=note), wait=wait)
+
+
+def list_backups() -> Call[shapes.BackupPage]:
+    """All backups, newest first."""
+    return _call("GET", "/backups")
+
+
+def get_backup(backup_id: str) -> Call[shapes.BackupDetails]:
+    """A backup with its files. Raises BackupNotFoundError."""
+    return _call("GET", f"/backups/{encode_path(backup_id, 'backup_id')}")
+
+
+def verify_backup(backup_id: str, *, wait: float | None = None) -> Call[shapes.Verification | shapes.Accepted]:
+    """Proves a backup by restoring it aside. `wait` as in `update_where`. Raises BackupDamagedError, BackupNotFoundError."""
+    return _call("POST", f"/backups/{encode_path(backup_id, 'backup_id')}/verify", wait=wait)
+
+
+def delete_backup(backup_id: str) -> Call[shapes.Backup]:
+    """Deletes a backup. Raises ConflictError where another one needs it, BackupNotFoundError."""
+    return _call("DELETE", f"/backups/{encode_path(backup_id, 'backup_id')}")
+
+
+def restore(
+    backup_id: str,
+    *,
+    mode: str | None = None,
+    namespace: str | None = None,
+    target: str | None = None,
+    as_of: str | datetime | None = None,
+    dry_run: bool = False,
+    safety: bool = True,
+    wait: float | None = None,
+) -> Call[shapes.Restored | shapes.Accepted]:
+    """Restores a backup, in one step.
+
+    Args:
+        backup_id: Which.
+        mode: replace (the default): all is as in the backup; merge: what is missing, or older, comes from it; namespace: one
+            namespace, with all below it.
+        namespace: Of the backup, for the mode namespace.
+        target: What that namespace is called here.
+        as_of: An earlier backup of the chain, or the last of it at that instant.
+        dry_run: Only tell what would change.
+        safety: First make a backup of what is there.
+        wait: As in `update_where`.
+
+    Raises BackupNotFoundError, BackupDamagedError.
+    """
+    instant = as_of.isoformat() if isinstance(as_of, datetime) else as_of
+    told = _told(mode=mode, namespace=namespace, target=target, as_of=instant, dry_run=dry_run or None)
+    body = {"backup_id": backup_id, **told, **({} if safety else {"safety": False})}
+    return _call("POST", "/restore", body=body, wait=wait)
+
+
+# ---- out and in
+def export(namespace: str | None = None, *, recursive: bool = True) -> Flow[bytes]:
+    """Every memory, or those of a namespace, as lines of JSON, each with its end; read as it comes.
+
+    Raises ServiceUnavailableError where it does not come to its end: what was read is then not all.
+    """
+    call: Call[Any] = _call("GET", "/export", _scope(namespace, recursive=recursive), headers={"Accept": LINES})
+    return Flow(call=call, content_type=LINES, reader=LineReader)
+
+
+def import_lines(lines: Lines, *, on_conflict: str | None = None, into: str | None = None) -> Call[shapes.Imported]:
+    """Stores memories, sent as they are taken; tells what came of them. `lines`: the records themselves, lines of JSON as texts,
+    or bytes: a file, or what `export` gives.
+
+    `on_conflict`: what happens where something else is stored under a key: skip (the default), replace, newer or fail; `into`: a
+    namespace below which everything is put. It may be repeated: what is there already stays.
+
+    Raises ConflictError where it is to fail, InvalidInputError, ReadOnlyError, StorageError.
+    """
+    if isinstance(lines, str | bytes | Mapping):
+        raise InvalidInputError("lines", "lines is a list, a file or an iterator of lines")
+    call: Call[shapes.Imported] = _call(
+        "POST", "/import", {"on_conflict": on_conflict, "into": into}, headers={"Content-Type": LINES}
+    )
+    return msgspec.structs.replace(call, lines=lines)
 
 
 # ---- the service

@@ -196,12 +196,16 @@ class QueryPage(TypedDict):
 
 
 class NamespaceSettings(TypedDict, total=False):
-    """What a namespace sets, or (effective) what holds after inheritance. `default_ttl` and `demote_after` in seconds."""
+    """What a namespace sets, or (effective) what holds after inheritance. `default_ttl` and `demote_after` in seconds;
+    of former versions `history_keep` are kept, for `history_days`.
+    """
 
     default_ttl: float | None
     max_memories: int | None
     max_bytes: int | None
     demote_after: float | None
+    history_keep: int | None
+    history_days: float | None
     language: str | None
     description: str | None
 
@@ -357,6 +361,169 @@ class Tiers(TypedDict):
     archives: list[ArchiveFile]
 
 
+class VersionHead(TypedDict):
+    """One version of a memory: written `at`, replaced `ended_at` (None: it is the current one); `bytes` of its value.
+
+    `kept`: whether its content is there; `redacted_at`: since when it was taken out on purpose.
+    """
+
+    version: int
+    at: str
+    ended_at: str | None
+    current: bool
+    bytes: int
+    kept: bool
+    redacted_at: str | None
+
+
+class VersionPage(TypedDict):
+    """A part of a listing; see MemoryPage."""
+
+    versions: list[VersionHead]
+    next_cursor: str | None
+
+
+class RedactedVersions(TypedDict):
+    """The versions whose content was taken out, and the ids of the memories that they were of."""
+
+    key: str
+    namespace: str
+    versions: list[int]
+    ids: list[int]
+
+
+class Change(TypedDict):
+    """One change at its place `seq` in the commit order. `kind`: store, update, delete, expire, move, redact or drop (a whole
+    namespace; `key`, `version` and `id` are then None).
+    """
+
+    seq: int
+    at: str
+    kind: str
+    namespace: str
+    key: str | None
+    version: int | None
+    id: int | None
+
+
+class ChangePage(TypedDict):
+    """Changes in commit order; `next` is the `since` of the next request."""
+
+    changes: list[Change]
+    next: int
+
+
+class Verified(TypedDict):
+    """What a verification came to. `detail`: what is wrong; `seconds`: how long it took; `memories`: how many were restored."""
+
+    at: str
+    ok: bool
+    detail: str | None
+    seconds: float
+    memories: int
+
+
+class Verification(Verified):
+    """The same, of which backup."""
+
+    backup_id: str
+
+
+class Backup(TypedDict):
+    """One consistent instant of everything. `kind`: full, or incremental: what changed since `parent`; `reason`: manual,
+    scheduled or safety; `bytes` of its files, `raw_bytes` of the values; `namespaces`: memories of each, None where it is
+    encrypted; `verified`: None where that was never done.
+    """
+
+    id: str
+    created_at: str
+    kind: str
+    parent: str | None
+    reason: str
+    note: str | None
+    memories: int
+    bytes: int
+    raw_bytes: int
+    seq: int
+    store: str
+    schema: int
+    program: str
+    encrypted: bool
+    namespaces: dict[str, int] | None
+    verified: Verified | None
+
+
+class BackupFile(TypedDict):
+    """A file of a backup: `raw_bytes` before compression, `bytes` and `sha256` of the file."""
+
+    name: str
+    kind: str
+    records: int
+    raw_bytes: int
+    bytes: int
+    sha256: str
+
+
+class BackupDetails(Backup):
+    """A backup with its files."""
+
+    parts: list[BackupFile]
+
+
+class BackupPage(TypedDict):
+    """A part of a listing; see MemoryPage."""
+
+    backups: list[Backup]
+    next_cursor: str | None
+
+
+class Difference(TypedDict):
+    """What a restore changes in a namespace; `samples`: some keys of what was added, changed and removed."""
+
+    namespace: str
+    added: int
+    changed: int
+    removed: int
+    same: int
+    samples: dict[str, list[str]]
+
+
+class Restored(TypedDict):
+    """What a restore did, or (`dry_run`) would do. `used`: the last backup of the chain that was used; `safety_backup`: the one
+    of what was there before.
+    """
+
+    backup_id: str
+    used: str
+    mode: str
+    dry_run: bool
+    differences: list[Difference]
+    safety_backup: str | None
+    added: int
+    changed: int
+    removed: int
+    same: int
+
+
+class LineError(TypedDict):
+    """A line that was not stored, and why."""
+
+    line: int
+    code: str
+    detail: str
+
+
+class Imported(TypedDict):
+    """What came of an import, in lines; `errors`: of the first 100 that failed."""
+
+    read: int
+    stored: int
+    replaced: int
+    skipped: int
+    failed: int
+    errors: list[LineError]
+
+
 class NamespaceUse(TypedDict):
     """What lies in one namespace; `bytes` of the values."""
 
@@ -424,6 +591,14 @@ class Meaning(TypedDict):
     troubles: list[str]
 
 
+class BackupHealth(TypedDict):
+    """When the last backup was made, and when one was verified last; None: never."""
+
+    last_at: str | None
+    verified_at: str | None
+    verified_ok: bool | None
+
+
 class Health(TypedDict):
     """`status`: ok, degraded (see `reasons`) or failing. `meaning`: None where search by meaning is off."""
 
@@ -433,3 +608,4 @@ class Health(TypedDict):
     version: str
     checked_at: str
     meaning: Meaning | None
+    backup: BackupHealth

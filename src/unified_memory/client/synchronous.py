@@ -1,9 +1,10 @@
 """The client for programs that wait."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
 from types import TracebackType
-from typing import Concatenate, ParamSpec, Protocol, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
 import httpx2
 
@@ -14,10 +15,13 @@ from unified_memory.client.connection import (
     as_method,
     check_url,
     failed,
+    head_of,
     options,
+    pieces,
     request_of,
 )
-from unified_memory.client.protocol import DEFAULT_URL, Answer, Call, Listing
+from unified_memory.client.errors import ServiceUnavailableError
+from unified_memory.client.protocol import DEFAULT_URL, Answer, Call, Flow, Listing
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -53,6 +57,14 @@ def _iteration(
             call = call.after(page)
 
     return as_method(iteration, build)
+
+
+def _flow(build: Callable[P, Flow[ItemT]]) -> Callable[Concatenate["SyncUnifiedMemoryClient", P], Iterator[ItemT]]:
+    @wraps(build)
+    def flow(self: "SyncUnifiedMemoryClient", /, *args: P.args, **kwargs: P.kwargs) -> Iterator[ItemT]:
+        yield from self.stream(build(*args, **kwargs))
+
+    return as_method(flow, build)
 
 
 class _Part:
@@ -118,7 +130,7 @@ class SyncUnifiedMemoryClient:
     def exchange(self, call: Call[T]) -> Answer:
         """The answer to a call, as it came: also one that tells of an error. Raises ServiceUnavailableError."""
         try:
-            response = self._http.request(**request_of(call, self.url, self._timeout))
+            response = self._http.request(**self._request(call))
         except (httpx2.RequestError, httpx2.InvalidURL) as error:
             raise failed(error, self.url) from error
         return answer_of(response)
@@ -126,6 +138,43 @@ class SyncUnifiedMemoryClient:
     def send(self, call: Call[T]) -> T:
         """The result of a call of `protocol`."""
         return call.read(self.exchange(call))
+
+    def _request(self, call: Call[T]) -> dict[str, Any]:
+        lines = None if call.lines is None else pieces(call.lines)
+        return request_of(call, self.url, self._timeout, lines)
+
+    def stream(self, flow: Flow[ItemT]) -> Iterator[ItemT]:
+        """The items of a flow of `protocol`, as they come. Raises as `send` does, also later."""
+        reader = flow.reader()
+        attempt = 0
+        while True:
+            broken: ServiceUnavailableError | None = None
+            reader.begin()
+            try:
+                for piece in self._pieces(flow, flow.again(reader)):
+                    attempt = 0
+                    yield from reader.feed(piece)
+            except ServiceUnavailableError as error:
+                # Before anything was seen there is nothing to go on from.
+                if flow.attempts is None or reader.seen is None:
+                    raise
+                broken = error
+            if flow.attempts is None:
+                yield from reader.end()
+                return
+            time.sleep(max(reader.retry, flow.delay(attempt, broken)))
+            attempt += 1
+
+    def _pieces(self, flow: Flow[ItemT], call: Call[T]) -> Iterator[bytes]:
+        try:
+            with self._http.stream(**self._request(call)) as response:
+                if response.status_code != httpx2.codes.OK:
+                    response.read()
+                    flow.check(answer_of(response))
+                flow.check(head_of(response))
+                yield from response.iter_bytes()
+        except (httpx2.RequestError, httpx2.InvalidURL) as error:
+            raise failed(error, self.url) from error
 
     def close(self) -> None:
         """Closes the connections."""
@@ -163,6 +212,21 @@ class SyncUnifiedMemoryClient:
     archive = _operation(protocol.archive)
     recall_archived = _operation(protocol.recall_archived)
     tier_pass = _operation(protocol.tier_pass)
+    history = _operation(protocol.history)
+    iterate_history = _iteration(protocol.history)
+    version = _operation(protocol.version)
+    restore_version = _operation(protocol.restore_version)
+    redact = _operation(protocol.redact)
+    changes = _operation(protocol.changes)
+    follow_changes = _flow(protocol.follow_changes)
+    backup = _operation(protocol.create_backup)
+    backups = _operation(protocol.list_backups)
+    get_backup = _operation(protocol.get_backup)
+    verify_backup = _operation(protocol.verify_backup)
+    delete_backup = _operation(protocol.delete_backup)
+    restore = _operation(protocol.restore)
+    export = _flow(protocol.export)
+    import_lines = _operation(protocol.import_lines)
     stats = _operation(protocol.stats)
     cleanup = _operation(protocol.cleanup)
     jobs = _operation(protocol.list_jobs)

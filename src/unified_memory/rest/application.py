@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from urllib.parse import unquote_to_bytes
 
 from starlette.convertors import Convertor, register_url_convertor
@@ -13,7 +13,18 @@ from starlette.routing import Route as StarletteRoute
 from unified_memory.model.errors import InvalidInputError, UnifiedMemoryError
 from unified_memory.model.principal import ANONYMOUS, Principal
 from unified_memory.rest import openapi, pages
-from unified_memory.rest.exchange import Answer, Call, Disconnected, Receive, Scope, Send, read_body, send_answer
+from unified_memory.rest.exchange import (
+    Answer,
+    Call,
+    Disconnected,
+    Receive,
+    Scope,
+    Send,
+    Stream,
+    read_body,
+    send_answer,
+    send_stream,
+)
 from unified_memory.rest.metrics import Metrics
 from unified_memory.rest.problems import FAILED, problem, told
 from unified_memory.rest.routes import EVENTS, PREFIXES, ROUTES, Handler, Route
@@ -56,6 +67,7 @@ class RestApplication:
         self._max_body = max_body
         self._name = name
         self.metrics = Metrics(service)
+        self._ending = asyncio.Event()
         self._exact: dict[tuple[str, str], Handler] = {}
         # By method and prefix, up to the slash before the key.
         self._keyed: dict[str, list[tuple[str, Handler]]] = {}
@@ -73,7 +85,7 @@ class RestApplication:
                 if (route.method, route.path) in _HOT_KEYED:
                     self._keyed.setdefault(route.method, []).append((full[: full.index("{")], route.handler))
             events_path, events, _ = EVENTS
-            routes.append(StarletteRoute(prefix + events_path, _Events(self, events), methods=["GET"]))
+            routes.append(StarletteRoute(prefix + events_path, _Routed(self, events), methods=["GET"]))
             routes += [_starlette(prefix, route, self) for route in ROUTES]
         routes += [_starlette("", route, self) for route in ROUTES if route.root]
         return routes
@@ -110,13 +122,29 @@ class RestApplication:
         facts = {"code": "no_such_route", "hint": "/docs lists all routes"}
         return told(error.status_code, "There is no such route", facts)
 
-    async def serve(self, handler: Handler, tail: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Reads the request, calls the handler, sends its answer or the problem."""
+    async def serve(
+        self, handler: Handler, tail: str, scope: Scope, receive: Receive, send: Send, *, lines: bool = False
+    ) -> None:
+        """Reads the request, calls the handler, sends its answer or the problem. `lines`: the handler reads the body itself.
+
+        Raises what breaks a stream that has begun: the server then closes the connection.
+        """
+        first: bytes | None = None
         try:
             if not tail.isascii() and _REPLACEMENT in tail:
                 check_path(scope)
-            body = await read_body(scope, receive, self._max_body) if scope["method"] in _BODY_METHODS else b""
-            answer = await handler(self._service, Call(self.principal(scope), tail, scope, body))
+            call = Call(self.principal(scope), tail, scope)
+            if lines:
+                call.receive = receive
+            elif scope["method"] in _BODY_METHODS:
+                call.body = await read_body(scope, receive, self._max_body)
+            answer = await handler(self._service, call)
+            if isinstance(answer, Stream):
+                if scope["method"] == "HEAD":
+                    # It has ended before its first piece.
+                    await answer.close()
+                else:
+                    first = await anext(answer.pieces, None)
         except UnifiedMemoryError as error:
             answer = problem(error)
         except Disconnected:
@@ -125,7 +153,14 @@ class RestApplication:
             # The outermost boundary: the caller learns that it was our fault, the log why.
             log.exception("Unexpected failure in %s %s", scope["method"], handler.__name__)
             answer = FAILED
-        await send_answer(send, answer)
+        if isinstance(answer, Stream):
+            await send_stream(send, receive, answer, first, self._ending)
+        else:
+            await send_answer(send, answer)
+
+    def end_streams(self) -> None:
+        """Ends every stream that would never end by itself, and lets no other go on: the service is about to stop."""
+        self._ending.set()
 
     def principal(self, _scope: Scope) -> Principal:
         """Who calls."""
@@ -150,25 +185,31 @@ def check_path(scope: Scope) -> None:
         raise InvalidInputError("path", "The path is not percent-encoded UTF-8") from None
 
 
+def pattern_of(path: str) -> str:
+    """A route's path as Starlette takes it: a parameter at its end takes slashes too, unless other routes go on behind it."""
+    if path.endswith("}") and not any(route.path.startswith(f"{path}/") for route in ROUTES):
+        return path[:-1] + ":tail}"
+    return path
+
+
 def _starlette(prefix: str, route: Route, application: RestApplication) -> StarletteRoute:
-    path = route.path
-    if path.endswith("}"):
-        path = path[:-1] + ":tail}"
-    return StarletteRoute(prefix + path, _Routed(application, route), methods=[route.method])
+    endpoint = _Routed(application, route.handler, lines=route.lines)
+    return StarletteRoute(prefix + pattern_of(route.path), endpoint, methods=[route.method])
 
 
 class _Routed:
-    """A route of the table as an ASGI application."""
+    """A handler as an ASGI application. `lines`: it reads the body itself."""
 
-    def __init__(self, application: RestApplication, route: Route) -> None:
+    def __init__(self, application: RestApplication, handler: Handler, *, lines: bool = False) -> None:
         self._application = application
-        self._handler = route.handler
+        self._handler = handler
+        self._lines = lines
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["unified_memory.name"] = self._application.name
         scope["unified_memory.metrics"] = self._application.metrics
         tail = next(iter(scope["path_params"].values()), "")
-        await self._application.serve(self._handler, tail, scope, receive, send)
+        await self._application.serve(self._handler, tail, scope, receive, send, lines=self._lines)
 
 
 class _Page:
@@ -179,50 +220,3 @@ class _Page:
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         await send_answer(send, self._make())
-
-
-class _Events:
-    """A stream of server-sent events; it ends with its source, or when the client has gone."""
-
-    def __init__(self, application: RestApplication, source: Callable[[Service, Call], AsyncIterator[bytes]]) -> None:
-        self._application = application
-        self._source = source
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        application = self._application
-        tail = next(iter(scope["path_params"].values()))
-        events = self._source(application.service, Call(application.principal(scope), tail, scope))
-        try:
-            first = await anext(events)
-        except UnifiedMemoryError as error:
-            await send_answer(send, problem(error))
-            return
-        except Exception:
-            # The outermost boundary, as in `serve`.
-            log.exception("Unexpected failure in the events of %s", tail)
-            await send_answer(send, FAILED)
-            return
-        headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": first, "more_body": True})
-        sending = asyncio.ensure_future(_send_all(events, send))
-        leaving = asyncio.ensure_future(_gone(receive))
-        try:
-            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if sending.done():
-                sending.result()
-        finally:
-            sending.cancel()
-            leaving.cancel()
-
-
-async def _send_all(events: AsyncIterator[bytes], send: Send) -> None:
-    async for event in events:
-        await send({"type": "http.response.body", "body": event, "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
-
-
-async def _gone(receive: Receive) -> None:
-    """Returns when the client has closed its end."""
-    while (await receive())["type"] != "http.disconnect":
-        pass

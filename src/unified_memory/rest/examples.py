@@ -13,6 +13,7 @@ from unified_memory import __version__
 AT = "2026-01-02T03:04:05.000006Z"
 # Stands where an answer differs each time.
 JOB_ID = "5r2qYbNRtbXcmkU0"
+BACKUP_ID = "20260102T030405Z-9f86d081"
 SCORE = 0.5
 
 STORY: tuple[tuple[str, str, dict[str, Any]], ...] = (
@@ -30,8 +31,9 @@ STORY: tuple[tuple[str, str, dict[str, Any]], ...] = (
     (
         "POST",
         "/store",
-        {"key": "deploy/rollback", "namespace": "acme/web", "value": "Roll back with make undo", "ttl": 86400},
+        {"key": "deploy/rollback", "namespace": "acme/web", "value": "Roll back by hand", "ttl": 86400},
     ),
+    ("PUT", "/update/deploy/rollback", {"namespace": "acme/web", "value": "Roll back with make undo"}),
 )
 
 
@@ -122,10 +124,86 @@ _HEALTH: dict[str, Any] = {
     "version": __version__,
     "checked_at": AT,
     "meaning": None,
+    "backup": {"last_at": None, "verified_at": None, "verified_ok": None},
 }
 _ARCHIVED = {"namespace": "acme/web", "recursive": True, "dry_run": False, "memories": 0, "bytes": 0}
 _AFFECTED = {"matched": 1, "changed": 1, "dry_run": False, "sample": [_CHECKLIST]}
 _OPS = {"tags": {"contains": "ops"}}
+
+_VERIFIED = {"at": AT, "ok": True, "detail": None, "seconds": 0.5, "memories": 2}
+_BACKUP: dict[str, Any] = {
+    "id": BACKUP_ID,
+    "created_at": AT,
+    "kind": "full",
+    "parent": None,
+    "reason": "manual",
+    "note": None,
+    "memories": 2,
+    "bytes": 4096,
+    "raw_bytes": 50,
+    "seq": 3,
+    "store": "5f2b9c0d1e3a4876",
+    "schema": 6,
+    "program": f"unified-memory {__version__}",
+    "encrypted": False,
+    "namespaces": {"acme/web": 2},
+    "verified": None,
+}
+_SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+_PARTS = [
+    {
+        "name": "memories-0001.jsonl.zst",
+        "kind": "memories",
+        "records": 2,
+        "raw_bytes": 900,
+        "bytes": 400,
+        "sha256": _SHA256,
+    }
+]
+_RESTORED: dict[str, Any] = {
+    "backup_id": BACKUP_ID,
+    "used": BACKUP_ID,
+    "mode": "replace",
+    "dry_run": True,
+    "differences": [{"namespace": "acme/web", "added": 0, "changed": 0, "removed": 0, "same": 2, "samples": {}}],
+    "safety_backup": None,
+    "added": 0,
+    "changed": 0,
+    "removed": 0,
+    "same": 2,
+}
+
+
+def _change(seq: int, kind: str, key: str, number: int, version: int = 1) -> dict[str, Any]:
+    return {"seq": seq, "at": AT, "kind": kind, "namespace": "acme/web", "key": key, "version": version, "id": number}
+
+
+_CHANGES = [
+    _change(1, "store", "deploy/checklist", 1),
+    _change(2, "store", "deploy/rollback", 2),
+    _change(3, "update", "deploy/rollback", 2, 2),
+]
+
+
+def _version(version: int, size: int, *, current: bool) -> dict[str, Any]:
+    told = {"version": version, "at": AT, "ended_at": None if current else AT, "current": current}
+    return {**told, "bytes": size, "kept": True, "redacted_at": None}
+
+
+_ROLLED_BACK = _memory(
+    id=2,
+    key="deploy/rollback",
+    value="Roll back with make undo",
+    version=2,
+    metadata={
+        "expires_at": "2026-01-03T03:04:05.000006Z",
+        "importance": 5,
+        "session_id": None,
+        "tags": [],
+        "author": UNSET,
+    },
+)
+_LINES = "".join(msgspec.json.encode(one).decode() + "\n" for one in (_memory(), _ROLLED_BACK))
 
 _METRICS = """\
 # HELP unified_memory_tier_memories Memories by tier; hot ones are copies. Warm and cold ones counted at most 15 seconds ago.
@@ -169,6 +247,15 @@ unified_memory_archives 0
 # HELP unified_memory_archive_bytes Bytes of archives, counted at most 15 seconds ago.
 # TYPE unified_memory_archive_bytes gauge
 unified_memory_archive_bytes 0
+# HELP unified_memory_backup_verified Whether the last verification found a backup whole.
+# TYPE unified_memory_backup_verified gauge
+unified_memory_backup_verified 0
+# HELP unified_memory_backups Backups, counted at most 15 seconds ago.
+# TYPE unified_memory_backups gauge
+unified_memory_backups 0
+# HELP unified_memory_backup_bytes Bytes of backups, counted at most 15 seconds ago.
+# TYPE unified_memory_backup_bytes gauge
+unified_memory_backup_bytes 0
 """
 
 EXAMPLES: dict[tuple[str, str], tuple[Example, ...]] = {
@@ -211,6 +298,7 @@ EXAMPLES: dict[tuple[str, str], tuple[Example, ...]] = {
             ),
             query=f"{_THERE}&include=search_index",
         ),
+        Example("As it was at an instant", _memory(), query=f"{_THERE}&as_of=2026-01-02T03:04:05.000006Z"),
     ),
     ("PUT", "/update/{key}"): (
         Example(
@@ -529,6 +617,75 @@ EXAMPLES: dict[tuple[str, str], tuple[Example, ...]] = {
             {"demoted": {"memories": 0, "bytes": 0}, "compacted": 0, "bytes_before": 0, "bytes_after": 0},
         ),
     ),
+    ("GET", "/history/{key}"): (
+        Example("All versions", {"versions": [_version(1, 24, current=True)], "next_cursor": None}, query=_THERE),
+        Example("One of them", _memory(), query=f"{_THERE}&version=1"),
+    ),
+    ("POST", "/history/restore"): (
+        Example(
+            "The one before",
+            {**_ROLLED_BACK, "value": "Roll back by hand", "version": 3},
+            _ROLLBACK,
+        ),
+    ),
+    ("POST", "/history/redact"): (
+        Example("One version", {**_ROLLBACK, "versions": [1], "ids": [2]}, {**_ROLLBACK, "version": 1}),
+        Example("All of them", {**_ROLLBACK, "versions": [1, 2], "ids": [2]}, _ROLLBACK),
+    ),
+    ("GET", "/changes"): (
+        Example(
+            "From the beginning", {"changes": _CHANGES, "next": 3}, query=f"since=0&{_THERE}&recursive=true&limit=10"
+        ),
+        Example("What came behind a place", {"changes": _CHANGES[2:], "next": 3}, query="since=2"),
+    ),
+    ("POST", "/backup"): (
+        Example("A full one", _BACKUP, {}),
+        Example("With a note", {**_BACKUP, "note": "before the upgrade"}, {"note": "before the upgrade"}),
+    ),
+    ("GET", "/backups"): (Example("All of them", {"backups": [_BACKUP], "next_cursor": None}),),
+    ("GET", "/backups/{id}"): (Example("With its files", {**_BACKUP, "parts": _PARTS}),),
+    ("POST", "/backups/{id}/verify"): (Example("It is whole", {"backup_id": BACKUP_ID, **_VERIFIED}),),
+    ("DELETE", "/backups/{id}"): (Example("What was deleted", _BACKUP),),
+    ("POST", "/restore"): (
+        Example("What would change", _RESTORED, {"backup_id": BACKUP_ID, "dry_run": True}),
+        Example(
+            "A namespace under another name",
+            {
+                **_RESTORED,
+                "mode": "namespace",
+                "dry_run": False,
+                "differences": [
+                    {
+                        "namespace": "acme/before",
+                        "added": 2,
+                        "changed": 0,
+                        "removed": 0,
+                        "same": 0,
+                        "samples": {},
+                    }
+                ],
+                "added": 2,
+                "same": 0,
+            },
+            {
+                "backup_id": BACKUP_ID,
+                "mode": "namespace",
+                "namespace": "acme/web",
+                "target": "acme/before",
+                "safety": False,
+            },
+        ),
+    ),
+    ("GET", "/export"): (Example("A namespace", _LINES, query=f"{_THERE}&recursive=true"),),
+    ("POST", "/import"): (
+        Example(
+            "What is there already stays",
+            {"read": 2, "stored": 0, "replaced": 0, "skipped": 2, "failed": 0, "errors": []},
+            _LINES,
+            query="on_conflict=skip",
+            media_type="application/x-ndjson",
+        ),
+    ),
     ("GET", "/stats"): (
         Example(
             "Totals",
@@ -543,7 +700,7 @@ EXAMPLES: dict[tuple[str, str], tuple[Example, ...]] = {
                 "top_tags": [{"tag": "ops", "count": 1}],
                 "oldest": AT,
                 "newest": AT,
-                "last_seq": 2,
+                "last_seq": 3,
                 "read_only": None,
             },
             query=_THERE,
@@ -570,4 +727,8 @@ ACCEPTED = {"job": {**_JOB, "state": "running", "done": 200, "total": 900, "fini
 EVENTS = "".join(
     f"event: {kind}\ndata: {msgspec.json.encode(job).decode()}\n\n"
     for kind, job in (("progress", ACCEPTED["job"]), ("end", _JOB))
+)
+CHANGES_STREAM = "retry: 1000\nid: 1\n\n" + "".join(
+    f"id: {change['seq']}\nevent: {change['kind']}\ndata: {msgspec.json.encode(change).decode()}\n\n"
+    for change in _CHANGES[1:]
 )

@@ -1,7 +1,8 @@
 """One HTTP exchange in our terms: a call that was read, an answer to be sent."""
 
+import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -20,6 +21,7 @@ Send = Callable[[Message], Awaitable[None]]
 T = TypeVar("T")
 
 JSON = (b"content-type", b"application/json")
+EVENT_STREAM = ((b"content-type", b"text/event-stream"), (b"cache-control", b"no-store"))
 PROBLEM = (b"content-type", b"application/problem+json")
 MAX_WAIT_SECONDS = 60.0
 DEFAULT_WAIT_SECONDS = 10.0
@@ -34,13 +36,49 @@ class Answer(Struct):
     headers: tuple[tuple[bytes, bytes], ...] = (JSON,)
 
 
+class Stream(Struct):
+    """An answer that is sent piece by piece, as it is made.
+
+    What is raised before the first piece is answered as a problem, what is raised later breaks the connection, so that it is
+    never taken for the end. `endless`: goes on until the client leaves, or the service is about to stop.
+    """
+
+    pieces: AsyncIterator[bytes]
+    headers: tuple[tuple[bytes, bytes], ...]
+    endless: bool = False
+
+    async def close(self) -> None:
+        """Lets go of what makes the pieces."""
+        if isinstance(self.pieces, AsyncGenerator):
+            await self.pieces.aclose()
+
+
 class Call(Struct):
-    """A request: who asks, what the path names (`tail`), and the rest as it came."""
+    """A request: who asks, what the path names (`tail`), and the rest as it came.
+
+    `receive`: only where the body was not read before; see `parts`.
+    """
 
     principal: Principal
     tail: str
     scope: Scope
     body: bytes = b""
+    receive: Receive | None = None
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        """The body as it comes, for routes that do not want it read before. Raises Disconnected where it does not come to its
+        end.
+        """
+        if self.receive is None:  # the table of routes says who may ask
+            raise TypeError
+        more = True
+        while more:
+            message = await self.receive()
+            if message["type"] != "http.request":
+                raise Disconnected
+            if part := message.get("body", b""):
+                yield part
+            more = message.get("more_body", False)
 
     def header(self, name: bytes) -> str | None:
         """A header by its lower-case name."""
@@ -219,3 +257,44 @@ async def send_answer(send: Send, answer: Answer) -> None:
         headers.pop()
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+async def send_stream(send: Send, receive: Receive, stream: Stream, first: bytes | None, ending: asyncio.Event) -> None:
+    """Sends all of a stream behind its first piece (None: there is none), until the client leaves.
+
+    An endless one ends when `ending` is set. Raises what making a piece raises; the answer is then not whole.
+    """
+    await send({"type": "http.response.start", "status": 200, "headers": list(stream.headers)})
+    sending = asyncio.ensure_future(_send_all(stream, first, send))
+    leaving = asyncio.ensure_future(_gone(receive))
+    stopping = asyncio.ensure_future((ending if stream.endless else asyncio.Event()).wait())
+    waited: set[asyncio.Future[Any]] = {sending, leaving, stopping}
+    try:
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        stopped = stopping.done() and not leaving.done()
+    finally:
+        for task in waited:
+            task.cancel()
+        # What makes the pieces lets go of what it holds before anyone goes on.
+        await asyncio.wait(waited)
+    if not sending.cancelled():
+        sending.result()
+    elif stopped:
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _send_all(stream: Stream, first: bytes | None, send: Send) -> None:
+    try:
+        if first is not None:
+            await send({"type": "http.response.body", "body": first, "more_body": True})
+        async for piece in stream.pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    finally:
+        await stream.close()
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _gone(receive: Receive) -> None:
+    """Returns when the client has closed its end."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

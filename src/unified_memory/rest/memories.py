@@ -62,9 +62,16 @@ async def store(service: Service, call: Call) -> Answer:
 
 async def retrieve(service: Service, call: Call) -> Answer:
     """GET /retrieve/{key}."""
-    query = call.query("namespace", "include")
-    memory = await service.memories.retrieve(call.principal, query.get("namespace", DEFAULT_NAMESPACE), call.tail)
-    include = query.get("include")
+    query = call.query("namespace", "include", "as_of")
+    namespace, include, instant = query.get("namespace", DEFAULT_NAMESPACE), query.get("include"), query.get("as_of")
+    if instant is None:
+        memory = await service.memories.retrieve(call.principal, namespace, call.tail)
+    elif include is not None:
+        raise InvalidInputError(
+            "include", "The search knows only of what is there now: include and as_of exclude each other"
+        )
+    else:
+        memory = await service.histories.as_of(call.principal, namespace, call.tail, instant)
     if include is not None:
         if include != "search_index":
             raise InvalidInputError("include", "include can only be search_index")

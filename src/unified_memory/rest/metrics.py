@@ -6,8 +6,10 @@ The format: https://prometheus.io/docs/instrumenting/exposition_formats/
 import asyncio
 
 from unified_memory.model.clock import SECOND
+from unified_memory.rest.backups import age_seconds
 from unified_memory.rest.exchange import Answer, Call
 from unified_memory.rest.tiers import held, living
+from unified_memory.service.backups import BackupState
 from unified_memory.service.service import Service
 from unified_memory.service.tiering import TierState
 from unified_memory.storage.hot import HotState
@@ -19,11 +21,14 @@ Samples = dict[str, float | None]
 
 
 class Metrics:
-    """The figures of the tiers as text. What takes long to count is kept for COUNTED_SECONDS, everything else is of now."""
+    """The figures of the tiers and of backups as text.
+
+    What takes long to count is kept for COUNTED_SECONDS, everything else is of now.
+    """
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._state: TierState | None = None
+        self._counted: tuple[TierState, BackupState] | None = None
         self._counted_at = 0
         self._counting = asyncio.Lock()
 
@@ -32,11 +37,11 @@ class Metrics:
         async with self._counting:
             # However many ask, it is counted once.
             now = self._service.clock.now()
-            if self._state is None or not 0 <= now - self._counted_at < COUNTED_SECONDS * SECOND:
-                self._state = await self._service.tiering.state()
+            if self._counted is None or not 0 <= now - self._counted_at < COUNTED_SECONDS * SECOND:
+                self._counted = (await self._service.tiering.state(), await self._service.backups.state())
                 self._counted_at = now
-            state = self._state
-        return _exposition(state, self._service.tiering.hot_state())
+            state, backups = self._counted
+        return _exposition(state, self._service.tiering.hot_state(), backups, now)
 
 
 async def metrics(_service: Service, call: Call) -> Answer:
@@ -46,7 +51,7 @@ async def metrics(_service: Service, call: Call) -> Answer:
     return Answer(text.encode(), headers=((b"content-type", MEDIA_TYPE.encode()),))
 
 
-def _exposition(state: TierState, hot: HotState) -> str:
+def _exposition(state: TierState, hot: HotState, backups: BackupState, now: int) -> str:
     counts, uses = state.counts, state.uses
     memories: Samples = {
         '{tier="hot"}': held(hot, hot.counts.entries),
@@ -74,9 +79,31 @@ def _exposition(state: TierState, hot: HotState) -> str:
         ("compactions_total", "counter", f"Archives compacted {since}.", {"": counts.compactions}),
         ("archives", "gauge", f"Archives, {lately}.", {"": living(state)}),
         ("archive_bytes", "gauge", f"Bytes of archives, {lately}.", {"": state.archive_bytes}),
+        (
+            "backup_age_seconds",
+            "gauge",
+            "Age of the last backup; none: there is no sample.",
+            {"": age_seconds(backups.last_at, now)},
+        ),
+        (
+            "backup_verified_age_seconds",
+            "gauge",
+            "Since a backup was verified last; never: there is no sample.",
+            {"": age_seconds(backups.verified_at, now)},
+        ),
+        (
+            "backup_verified",
+            "gauge",
+            "Whether the last verification found a backup whole.",
+            {"": int(bool(backups.verified_ok))},
+        ),
+        ("backups", "gauge", f"Backups, {lately}.", {"": backups.count}),
+        ("backup_bytes", "gauge", f"Bytes of backups, {lately}.", {"": backups.bytes}),
     ]
     lines = []
     for name, kind, told, samples in families:
+        if all(value is None for value in samples.values()):
+            continue
         full = f"unified_memory_{name}"
         lines += [f"# HELP {full} {told}", f"# TYPE {full} {kind}"]
         lines += [f"{full}{labels} {value}" for labels, value in samples.items() if value is not None]

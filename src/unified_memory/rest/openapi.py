@@ -9,13 +9,15 @@ from msgspec import UNSET, Struct
 
 from unified_memory import __version__
 from unified_memory.model import errors
+from unified_memory.model.history import Kind
 from unified_memory.rest import operation, schemas
-from unified_memory.rest.examples import ACCEPTED, EVENTS, EXAMPLES, JOB_ID, Example
+from unified_memory.rest.examples import ACCEPTED, BACKUP_ID, CHANGES_STREAM, EVENTS, EXAMPLES, JOB_ID, Example
 from unified_memory.rest.exchange import Answer
 from unified_memory.rest.problems import FAILED, problem, status_of, status_of_code
 from unified_memory.rest.routes import EVENTS as EVENTS_ROUTE
 from unified_memory.rest.routes import PREFIXES, ROUTES, Route
 from unified_memory.rest.schemas import Schema
+from unified_memory.rest.transfer import LINES_TYPE
 from unified_memory.service.searching import NO_MEANING_HINT
 
 MERGE_PATCH = "application/merge-patch+json"
@@ -35,12 +37,15 @@ _TAGS = {
     "Namespaces": "Paths that hold memories, and what holds for them and all below them.",
     "Sessions": "Runs of an agent, and clusters of them that share memories.",
     "Tiers": "What lies in hot copies, in the database and in archives, and moves between them.",
+    "History": "Former versions of memories, and the feed of everything that changed.",
+    "Backups": "Everything of one instant, proven and restored.",
+    "Export and import": "Memories as lines of JSON.",
     "Service": "Statistics, cleanup, jobs, mode, health and metrics.",
 }
 
 
 # What stands under these reads values.
-_OF_VALUES = {"Memories", "Many at once", "Finding", "Sessions"}
+_OF_VALUES = {"Memories", "Many at once", "Finding", "Sessions", "History", "Export and import"}
 
 
 class Cause(Struct, frozen=True):
@@ -55,14 +60,20 @@ _WHEN = {
     "malformed_input": "The body is not JSON in UTF-8",
     "semantic_unavailable": "Search by meaning was asked for, and cannot be done here, or not yet",
     "read_only": "Writes are off; deletes still work",
-    "refused": "There is no cold tier",
+    "refused": "There is no cold tier, or no place for backups",
     "quota_exceeded": "A quota of a namespace; `quota` names it, `namespace` is the one that sets it",
     "memory_not_found": "There is no such memory, or it has expired",
     "namespace_not_found": "There is no such namespace",
     "session_not_found": "There is no such session",
     "job_not_found": "There is no such job",
-    "conflict": "The patch does not fit what is stored",
+    "backup_not_found": "There is no such backup",
+    "backup_damaged": "The backup is not as it was written; `part` names the file",
+    "version_gone": "There was such a version, but its content was redacted or is no longer kept",
+    "changes_gone": "Changes from there on are no longer all kept; they are from `oldest` on",
+    "conflict": "What is stored forbids it: the patch does not fit, that version has expired, another backup needs this one, a "
+    "line is in conflict and `on_conflict` is fail",
     "version_conflict": "`expected_version` is not the current one, which is `current_version`",
+    "in_progress": "Another backup, verification or restore is under way",
     "already_exists": "What was to be made exists already",
     "namespace_not_empty": "It holds something, and `recursive` was not said",
     "too_large": "Larger than `limit`; `field` names what",
@@ -153,7 +164,7 @@ def _path_item(path: str) -> dict[str, Any]:
     if "{" not in path:
         return {}
     name = path[path.index("{") + 1 : path.index("}")]
-    kind = {"/sessions": "session", "/jobs": "job"}.get(path[: path.index("/{")], name)
+    kind = {"/sessions": "session", "/jobs": "job", "/backups": "backup"}.get(path[: path.index("/{")], name)
     schema, description, example = schemas.PATHS[kind]
     told = {"name": name, "in": "path", "required": True, "schema": schema}
     return {"parameters": [{**told, "description": description, "example": example}]}
@@ -172,7 +183,10 @@ def _operation(route: Route) -> dict[str, Any]:
         told["parameters"] = [{"$ref": f"#/components/parameters/{name}"} for name in route.parameters]
     examples = EXAMPLES[route.method, route.path]
     if route.body is not None:
-        told["requestBody"] = {"required": True, "content": _bodies(route, route.body, examples)}
+        told["requestBody"] = {"required": not route.bare, "content": _bodies(route, route.body, examples)}
+    elif route.lines:
+        lines = {"schema": schemas.ref("Lines"), "examples": _named((e.summary, e.body) for e in examples)}
+        told["requestBody"] = {"required": False, "content": {LINES_TYPE: lines}}
     told["responses"] = {
         str(status): response for status, response in sorted({**_good(route, examples), **_problems(route)}.items())
     }
@@ -218,6 +232,10 @@ def _good(route: Route, examples: tuple[Example, ...]) -> dict[int, Any]:
         "description": "Done",
         "content": _content(schema, ((e.summary, e.answer) for e in examples), route.media_type),
     }
+    if route.events:
+        good["content"]["text/event-stream"] = _event_stream(
+            route.events, [kind.value for kind in Kind], CHANGES_STREAM
+        )
     if links := _links(operation_id(route)):
         good["links"] = links
     told: dict[int, Any] = {200: good}
@@ -249,6 +267,7 @@ def _good(route: Route, examples: tuple[Example, ...]) -> dict[int, Any]:
 _LINKS: tuple[tuple[str, tuple[str, ...], dict[str, str]], ...] = (
     ("store", ("retrieve", "update", "patch", "delete"), {"key": "key", "namespace": "namespace"}),
     ("create_namespace", ("get_namespace", "configure_namespace", "delete_namespace"), {"name": "name"}),
+    ("create_backup", ("get_backup", "verify_backup", "delete_backup"), {"id": "id"}),
     ("create_session", ("view_session", "end_session"), {"id": "id", "namespace": "namespace"}),
 )
 
@@ -306,9 +325,14 @@ def _example_errors() -> dict[str, Any]:
         errors.NamespaceNotFoundError("acme/web"),
         errors.SessionNotFoundError("acme/web", "run-7"),
         errors.JobNotFoundError(JOB_ID),
+        errors.BackupNotFoundError(BACKUP_ID),
+        errors.BackupDamagedError(BACKUP_ID, "memories-0001.jsonl.zst", "its sha256 is another one"),
+        errors.VersionGoneError("acme/web", "deploy/checklist", 1),
+        errors.ChangesGoneError(7, 4096),
         errors.ConflictError("What is at 'steps' is no number", path="steps"),
         errors.VersionConflictError("acme/web", "deploy/checklist", 2, 3),
         errors.VersionConflictError("acme/web", "deploy/checklist", 2, 3, precondition=True),
+        errors.InProgressError("Another backup is being made or removed", hint="Wait for its end, or cancel its job"),
         errors.AlreadyExistsError("The namespace exists already", namespace="acme/web"),
         errors.AlreadyExistsError(
             "There is a memory of that key already",
@@ -339,6 +363,14 @@ def _example_errors() -> dict[str, Any]:
     }
 
 
+def _event_stream(schema: str, kinds: list[str], example: str) -> dict[str, Any]:
+    event = schemas.record(
+        event={"type": "string", "enum": kinds},
+        data={"type": "string", "contentMediaType": "application/json", "contentSchema": schemas.ref(schema)},
+    )
+    return {"schema": {"description": "Each event", **event}, "examples": _named([("Some events", example)])}
+
+
 def _events() -> dict[str, Any]:
     path, _, summary = EVENTS_ROUTE
     job = Route(
@@ -350,16 +382,7 @@ def _events() -> dict[str, Any]:
         answer="",
         errors=("job_not_found",),
     )
-    event = schemas.record(
-        event={"type": "string", "enum": ["progress", "end"]},
-        data={"type": "string", "contentMediaType": "application/json", "contentSchema": schemas.ref("Job")},
-    )
-    stream = {
-        "text/event-stream": {
-            "schema": {"description": "Each event", **event},
-            "examples": _named([("To its end", EVENTS)]),
-        }
-    }
+    stream = {"text/event-stream": _event_stream("Job", ["progress", "end"], EVENTS)}
     return {
         **_path_item(path),
         "get": {

@@ -1,7 +1,7 @@
 """Routes of the service itself: statistics, cleanup, jobs, mode, health."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Annotated
 
 import msgspec
@@ -12,7 +12,8 @@ from unified_memory.model.clock import to_rfc3339
 from unified_memory.model.errors import InvalidInputError
 from unified_memory.model.job import Job, JobState, job_fields
 from unified_memory.model.value import encode
-from unified_memory.rest.exchange import Answer, Call, decode, integer, patience
+from unified_memory.rest.backups import state_fields
+from unified_memory.rest.exchange import EVENT_STREAM, Answer, Call, Stream, decode, integer, patience
 from unified_memory.rest.memories import page
 from unified_memory.rest.work import long_work
 from unified_memory.service.jobs import Running
@@ -88,9 +89,13 @@ async def cancel_job(service: Service, call: Call) -> Answer:
     return Answer(encode(job_fields(await service.jobs.cancel(call.principal, call.tail))))
 
 
-async def job_events(service: Service, call: Call) -> AsyncIterator[bytes]:
+async def job_events(service: Service, call: Call) -> Stream:
     """Server-sent events of a job: `progress` whenever it changed, at last `end`."""
     call.query()
+    return Stream(_job_events(service, call), EVENT_STREAM, endless=True)
+
+
+async def _job_events(service: Service, call: Call) -> AsyncGenerator[bytes, None]:
     last: bytes | None = None
     quiet = 0
     while True:
@@ -123,26 +128,27 @@ async def set_mode(service: Service, call: Call) -> Answer:
     return Answer(encode({"read_only": reason is not None, "reason": reason}))
 
 
-def _answer(health: Health, name: str) -> Answer:
+async def _answer(service: Service, health: Health, call: Call) -> Answer:
     body = {
         "status": health.status,
         "reasons": health.reasons,
-        "service": name,
+        "service": call.scope.get("unified_memory.name", "unified-memory"),
         "version": __version__,
         "checked_at": to_rfc3339(health.checked_at),
         "meaning": health.meaning,
+        "backup": state_fields(await service.backups.state()),
     }
     return Answer(encode(body), 503 if health.status == "failing" else 200)
 
 
 async def health(service: Service, call: Call) -> Answer:
     """GET /health. What a load balancer adds to the query is not looked at, here and in the next two."""
-    return _answer(await service.upkeep.health(), call.scope.get("unified_memory.name", "unified-memory"))
+    return await _answer(service, await service.upkeep.health(), call)
 
 
 async def ready(service: Service, call: Call) -> Answer:
     """GET /health/ready."""
-    return _answer(await service.upkeep.ready(), call.scope.get("unified_memory.name", "unified-memory"))
+    return await _answer(service, await service.upkeep.ready(), call)
 
 
 async def live(_service: Service, _call: Call) -> Answer:

@@ -5,24 +5,26 @@ from collections.abc import Awaitable, Callable
 from msgspec import Struct
 
 from unified_memory.model.namespace import NamespaceConfig
-from unified_memory.rest import memories, metrics, namespaces, operation, sessions, tiers
-from unified_memory.rest.exchange import Answer, Call
+from unified_memory.rest import backups, history, memories, metrics, namespaces, operation, sessions, tiers, transfer
+from unified_memory.rest.exchange import Answer, Call, Stream
 from unified_memory.service import requests
 from unified_memory.service.service import Service
 
 PREFIXES = ("/api/v1/memory", "/api/v1/mcp/memory")
 JSON_TYPE = "application/json"
-Handler = Callable[[Service, Call], Awaitable[Answer]]
+Handler = Callable[[Service, Call], Awaitable[Answer | Stream]]
 
 
 class Route(Struct, frozen=True, kw_only=True):
     """A method and a path below the prefix (at the root too where `root`).
 
-    `path` may end in `{name}`, which takes all that follows, slashes too. `body`: the typed request. `answer`: the
-    name of the schema of what is sent back. `parameters`: of the query and headers, by their names in
-    `schemas.PARAMETERS`. `errors`: codes of the errors that are this route's own; what every route of its kind
-    may answer comes from `body`, `parameters` and `probe`. `long`: may answer 202 with a job. `probe`: health, asked
-    by machines that know nothing of us. `patch`: takes the body of a merge patch as well. `media_type`: of the answer.
+    `path` may end in `{name}`, which takes all that follows, slashes too, unless another route goes on behind it. `body`: the
+    typed request. `answer`: the name of the schema of what is sent back. `parameters`: of the query and headers, by their names
+    in `schemas.PARAMETERS`. `errors`: codes of the errors that are this route's own; what every route of its kind may answer
+    comes from `body`, `parameters` and `probe`. `long`: may answer 202 with a job. `probe`: health, asked
+    by machines that know nothing of us. `patch`: takes the body of a merge patch as well. `bare`: the body may be left out.
+    `lines`: the body is lines of JSON, which the handler reads as they come. `events`: what is said of each server-sent event
+    that the answer is made of for whoever accepts `text/event-stream`. `media_type`: of the answer.
     """
 
     method: str
@@ -39,12 +41,16 @@ class Route(Struct, frozen=True, kw_only=True):
     root: bool = False
     probe: bool = False
     patch: bool = False
+    bare: bool = False
+    lines: bool = False
+    events: str = ""
     media_type: str = JSON_TYPE
 
 
 _PAGE = ("limit", "cursor")
 _WRITE = ("If-Match", "Idempotency-Key")
 _STORES = ("read_only", "quota_exceeded", "storage_full")
+_KEPT = ("refused", "backup_not_found", "backup_damaged")
 
 ROUTES: tuple[Route, ...] = (
     # ---- memories
@@ -69,9 +75,10 @@ ROUTES: tuple[Route, ...] = (
         tag="Memories",
         summary="Retrieve a memory by its key",
         answer="Memory",
-        description="Counts the access. `If-None-Match` with the ETag that is known answers 304 where nothing has changed.",
-        parameters=("namespace", "include", "If-None-Match"),
-        errors=("memory_not_found",),
+        description="Counts the access. `If-None-Match` with the ETag that is known answers 304 where nothing has changed. "
+        "With `as_of` the memory as it was at that instant; that counts nothing.",
+        parameters=("namespace", "include", "as_of", "If-None-Match"),
+        errors=("memory_not_found", "version_gone"),
     ),
     Route(
         method="PUT",
@@ -390,6 +397,165 @@ ROUTES: tuple[Route, ...] = (
         description="Also done at intervals.",
         parameters=("wait",),
         errors=("refused", "storage_full"),
+    ),
+    # ---- history
+    Route(
+        method="GET",
+        path="/history/{key}",
+        handler=history.history,
+        tag="History",
+        summary="The versions of a memory, or one of them",
+        answer="History",
+        description="Newest first, the current one included; of a memory that was deleted too. With `version` the memory as it "
+        "was at that version.",
+        parameters=("namespace", "version", *_PAGE),
+        errors=("memory_not_found", "version_gone", "invalid_cursor"),
+    ),
+    Route(
+        method="POST",
+        path="/history/restore",
+        handler=history.restore_version,
+        tag="History",
+        summary="Make a former version current again",
+        answer="Memory",
+        body=requests.RestoreVersionRequest,
+        description="As a new version, with the instant at which that one expires. Without `version` the one before the current "
+        "one, or the last one of a memory that was deleted.",
+        parameters=("Idempotency-Key",),
+        errors=("memory_not_found", "version_gone", *_STORES, "version_conflict", "conflict", "idempotency_mismatch"),
+    ),
+    Route(
+        method="POST",
+        path="/history/redact",
+        handler=history.redact,
+        tag="History",
+        summary="Take the content of a version out for good",
+        answer="RedactedVersions",
+        body=requests.RedactRequest,
+        long=True,
+        description="Out of the database, the search index and the archives; that there was a version stays. Without `version` "
+        "all of them, the current one included. Backups that were made before still hold it.",
+        parameters=("wait",),
+        errors=("memory_not_found", "storage_full"),
+    ),
+    Route(
+        method="GET",
+        path="/changes",
+        handler=history.changes,
+        tag="History",
+        summary="Everything that changed, in commit order",
+        answer="ChangeList",
+        description="`next` is what to ask for as `since` the next time; whoever does misses nothing. With `Accept: "
+        "text/event-stream` the same as server-sent events that go on, from now on where no `since` is given; the `id` of each "
+        "is its place, so that a client which connects again with `Last-Event-ID` misses none.",
+        parameters=("since", "scope_namespace", "recursive", "limit", "Last-Event-ID"),
+        errors=("changes_gone",),
+        events="Change",
+    ),
+    # ---- backups
+    Route(
+        method="POST",
+        path="/backup",
+        handler=backups.create_backup,
+        tag="Backups",
+        summary="Make a backup",
+        answer="Backup",
+        body=requests.BackupRequest,
+        bare=True,
+        long=True,
+        description="Of one instant, while others go on writing. With `parent` only what changed since that backup.",
+        parameters=("wait",),
+        errors=(*_KEPT, "in_progress", "conflict", "archive_missing", "storage_full"),
+    ),
+    Route(
+        method="GET",
+        path="/backups",
+        handler=backups.list_backups,
+        tag="Backups",
+        summary="List backups",
+        answer="BackupList",
+        description="Newest first. One whose manifest is damaged is not listed; `/health` names it.",
+        errors=("refused",),
+    ),
+    Route(
+        method="GET",
+        path="/backups/{id}",
+        handler=backups.get_backup,
+        tag="Backups",
+        summary="A backup with its files",
+        answer="BackupDetails",
+        errors=_KEPT,
+    ),
+    Route(
+        method="POST",
+        path="/backups/{id}/verify",
+        handler=backups.verify_backup,
+        tag="Backups",
+        summary="Prove a backup by restoring it aside",
+        answer="Verified",
+        long=True,
+        description="Every file is read and compared with its hash, everything is restored into a scratch store, and that is "
+        "compared. What it came to is kept beside the backup.",
+        parameters=("wait",),
+        errors=(*_KEPT, "in_progress", "conflict", "storage_full"),
+    ),
+    Route(
+        method="DELETE",
+        path="/backups/{id}",
+        handler=backups.delete_backup,
+        tag="Backups",
+        summary="Delete a backup",
+        answer="Backup",
+        description="Not while another one holds only what changed since it.",
+        errors=(*_KEPT, "in_progress", "conflict"),
+    ),
+    Route(
+        method="POST",
+        path="/restore",
+        handler=backups.restore,
+        tag="Backups",
+        summary="Restore a backup",
+        answer="Restored",
+        body=requests.RestoreRequest,
+        long=True,
+        description="Prepared aside and switched in one step, behind a backup of what is there now: what fails leaves everything "
+        "as it was. `dry_run` only tells what would change.",
+        parameters=("wait",),
+        errors=(
+            *_KEPT,
+            "read_only",
+            "in_progress",
+            "conflict",
+            "namespace_not_found",
+            "archive_missing",
+            "storage_full",
+        ),
+    ),
+    # ---- out and in
+    Route(
+        method="GET",
+        path="/export",
+        handler=transfer.export,
+        tag="Export and import",
+        summary="Every memory, a line of JSON each",
+        answer="Lines",
+        media_type=transfer.LINES_TYPE,
+        description="Sent as it is read. An answer that does not come to its end is not whole: the connection breaks.",
+        parameters=("scope_namespace", "recursive"),
+        errors=("namespace_not_found",),
+    ),
+    Route(
+        method="POST",
+        path="/import",
+        handler=transfer.import_lines,
+        tag="Export and import",
+        summary="Store memories, a line of JSON each",
+        answer="Imported",
+        lines=True,
+        description="Lines as an export writes them, taken as they come; only each line is bounded. What is wrong with a line is "
+        "told in the report, and the others are stored. It may be sent again: what is the same already stays.",
+        parameters=("on_conflict", "into"),
+        errors=("read_only", "conflict", "storage_full"),
     ),
     # ---- the service
     Route(

@@ -6,11 +6,14 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw
 
+from unified_memory.model.history import Kind
 from unified_memory.model.job import JobState
 from unified_memory.model.memory import SERVICE_FIELDS
 from unified_memory.model.query import DEFAULT_LIMIT, MAX_FILTER_NODES, MAX_LIMIT, MAX_LIST, Op
 from unified_memory.model.session import WithMemories
 from unified_memory.rest.exchange import DEFAULT_WAIT_SECONDS, MAX_WAIT_SECONDS
+from unified_memory.rest.transfer import ON_CONFLICT
+from unified_memory.service.namespaces import MAX_HISTORY_DAYS, MAX_HISTORY_KEEP
 
 Schema = dict[str, Any]
 
@@ -325,6 +328,16 @@ CONSTRAINTS: dict[str, dict[str, Schema]] = {
             "exclusiveMaximum": 10**15,
             "description": "Seconds without use after which a value is archived; null: never",
         },
+        "history_keep": {
+            "minimum": 0,
+            "maximum": MAX_HISTORY_KEEP,
+            "description": "How many former versions of each memory are kept; null: all, 0: none",
+        },
+        "history_days": {
+            "minimum": 0,
+            "maximum": MAX_HISTORY_DAYS,
+            "description": "For how many days former versions are kept; null: for ever, 0: not at all",
+        },
         "language": {"description": "How words are compared: english (where nothing is said), german, …, or none"},
         "description": {"maxLength": 4096},
     },
@@ -340,6 +353,42 @@ CONSTRAINTS: dict[str, dict[str, Schema]] = {
         "namespace": ref("NamespaceName"),
         "recursive": {"description": "Those below it, too"},
         "dry_run": {"description": "Only tell what would move"},
+    },
+    "BackupRequest": {
+        "parent": {
+            "minLength": 1,
+            "description": "Hold only what changed since this backup; `latest`: since the newest",
+        },
+        "note": {"description": "What it is for"},
+    },
+    "RestoreRequest": {
+        "backup_id": {"minLength": 1},
+        "mode": {
+            "description": "replace: all is as in the backup. merge: what is missing here, or older, comes from it. namespace: "
+            "one namespace, with all below it, is as in the backup"
+        },
+        "namespace": {**ref("NamespaceName"), "description": "For the mode `namespace`"},
+        "target": {**ref("NamespaceName"), "description": "For the mode `namespace`: what it is called here"},
+        "as_of": {
+            "minLength": 1,
+            "description": "An earlier backup of the chain, or the last of the chain that was made at that instant or before",
+        },
+        "dry_run": {"description": "Only tell what would change"},
+        "safety": {"description": "First make a backup of what is there now"},
+    },
+    "RestoreVersionRequest": {
+        "key": ref("Key"),
+        "namespace": ref("NamespaceName"),
+        "version": {
+            "minimum": 1,
+            "description": "Null: the one before the current one, or the last of a deleted memory",
+        },
+        "expected_version": _EXPECTED,
+    },
+    "RedactRequest": {
+        "key": ref("Key"),
+        "namespace": ref("NamespaceName"),
+        "version": {"minimum": 1, "description": "Null: all of them, the current one too"},
     },
     "ModeRequest": {"reason": {"description": "Told to everyone whose write is refused"}},
 }
@@ -461,6 +510,51 @@ _JOB = record(
     result={"description": "What it came to, as the request itself would have answered; null before"},
     error={"type": ["object", "null"], "description": "Why it failed"},
 )
+_VERIFIED: dict[str, Schema] = {
+    "at": _TOLD_INSTANT,
+    "ok": BOOLEAN,
+    "detail": {**_NULLABLE_TEXT, "description": "What is wrong"},
+    "seconds": {"type": "number", "minimum": 0, "description": "How long it took"},
+    "memories": COUNT,
+}
+_BACKUP: dict[str, Schema] = {
+    "id": TEXT,
+    "created_at": {**_TOLD_INSTANT, "description": "The instant that it holds"},
+    "kind": {"type": "string", "enum": ["full", "incremental"]},
+    "parent": {**_NULLABLE_TEXT, "description": "An incremental one: the backup since which it holds what changed"},
+    "reason": {"type": "string", "enum": ["manual", "scheduled", "safety"]},
+    "note": _NULLABLE_TEXT,
+    "memories": {**COUNT, "description": "Visible at that instant"},
+    "bytes": {**COUNT, "description": "Of its files"},
+    "raw_bytes": {**COUNT, "description": "Of the values visible at that instant"},
+    "seq": {**COUNT, "description": "The end of the commit order then"},
+    "store": {"type": "string", "description": "Names the storage that it is of"},
+    "schema": COUNT,
+    "program": TEXT,
+    "encrypted": BOOLEAN,
+    "namespaces": {
+        "type": ["object", "null"],
+        "additionalProperties": COUNT,
+        "description": "How many memories in which; null: not told, since it is encrypted",
+    },
+    "verified": nullable(told("The last verification", record(**_VERIFIED))),
+}
+_FILE = record(
+    name=TEXT,
+    kind=TEXT,
+    records=COUNT,
+    raw_bytes={**COUNT, "description": "Before compression"},
+    bytes={**COUNT, "description": "Of the file"},
+    sha256={"type": "string", "pattern": "^[0-9a-f]{64}$", "description": "Of the file"},
+)
+_DIFFERENCE = record(
+    namespace=TEXT,
+    added=COUNT,
+    changed=COUNT,
+    removed=COUNT,
+    same=COUNT,
+    samples={"type": "object", "additionalProperties": array(TEXT), "description": "Some keys of the first three"},
+)
 _HEALTH = record(
     status={"type": "string", "enum": ["ok", "degraded", "failing"]},
     reasons=array(TEXT),
@@ -479,6 +573,14 @@ _HEALTH = record(
                 troubles=array(TEXT),
             ),
         )
+    ),
+    backup=told(
+        "How old the last backup is",
+        record(
+            last_at=_NULLABLE_INSTANT,
+            verified_at={**_NULLABLE_INSTANT, "description": "When one was verified last"},
+            verified_ok={"type": ["boolean", "null"], "description": "Whether it was whole"},
+        ),
     ),
 )
 _HELD: Schema = record(memories=COUNT, bytes={**COUNT, "description": "Of values"})
@@ -657,6 +759,59 @@ ANSWERS: dict[str, Schema] = {
             )
         ),
     ),
+    "History": {"anyOf": [ref("Versions"), ref("Memory")]},
+    "Versions": page(
+        "versions",
+        record(
+            version=COUNT,
+            at={**_TOLD_INSTANT, "description": "When it was written"},
+            ended_at={**_NULLABLE_INSTANT, "description": "When another one, or the end of the memory, replaced it"},
+            current=BOOLEAN,
+            bytes={**COUNT, "description": "Of its value"},
+            kept={"type": "boolean", "description": "Whether its content is there"},
+            redacted_at=_NULLABLE_INSTANT,
+        ),
+    ),
+    "RedactedVersions": record(
+        **_NAMED, versions=array(COUNT), ids=array(COUNT, description="Of the memories that they were of")
+    ),
+    "Change": record(
+        seq={**COUNT, "description": "Its place in the commit order"},
+        at=_TOLD_INSTANT,
+        kind={"type": "string", "enum": [kind.value for kind in Kind]},
+        namespace=TEXT,
+        key={**_NULLABLE_TEXT, "description": "Null, as the next two: a whole namespace went"},
+        version=nullable(COUNT),
+        id=nullable(COUNT),
+    ),
+    "ChangeList": record(
+        changes=array(ref("Change")), next={**COUNT, "description": "What to ask for as `since` the next time"}
+    ),
+    "Backup": told("One consistent instant of everything", record(**_BACKUP)),
+    "BackupDetails": record(**_BACKUP, parts=array(_FILE)),
+    "BackupList": page("backups", ref("Backup")),
+    "Verified": record(backup_id=TEXT, **_VERIFIED),
+    "Restored": record(
+        backup_id=TEXT,
+        used={"type": "string", "description": "The last link of the chain that was used"},
+        mode={"type": "string", "enum": ["replace", "merge", "namespace"]},
+        dry_run=BOOLEAN,
+        differences=array(_DIFFERENCE, description="By namespace, where there is any"),
+        safety_backup={**_NULLABLE_TEXT, "description": "The backup of what was there before"},
+        added=COUNT,
+        changed=COUNT,
+        removed=COUNT,
+        same=COUNT,
+    ),
+    "Lines": {"type": "string", "description": "A memory a line, as the record of `Memory`"},
+    "Imported": record(
+        read={**COUNT, "description": "Lines"},
+        stored=COUNT,
+        replaced=COUNT,
+        skipped=COUNT,
+        failed=COUNT,
+        errors=array(record({"detail": TEXT}, line=COUNT, code=TEXT), description="The first 100"),
+    ),
     "Metrics": {"type": "string", "description": "Lines of the text format of Prometheus"},
     "Job": told("Long work with its progress", _JOB),
     "JobAccepted": record(job=ref("Job")),
@@ -710,6 +865,29 @@ PARAMETERS: dict[str, Schema] = {
     "include": _query(
         "include", {"type": "string", "enum": ["search_index"]}, "What the search knows of it, too", "search_index"
     ),
+    "as_of": _query("as_of", _INSTANT, "As it was at that instant", "2026-01-02T03:04:05.000006Z"),
+    "version": _query(
+        "version", {"type": "integer", "minimum": 1, "exclusiveMaximum": 10**15}, "Only this one, with its value", None
+    ),
+    "since": _query(
+        "since",
+        {"type": "integer", "minimum": 0, "exclusiveMaximum": 10**15},
+        "Behind this place in the commit order: `next` of the answer before. 0: from the beginning",
+        0,
+    ),
+    "Last-Event-ID": _header(
+        "Last-Event-ID",
+        {"type": "string", "pattern": "^[0-9]{1,15}$"},
+        "The `id` of the last event that was seen; wins over `since`",
+    ),
+    "on_conflict": _query(
+        "on_conflict",
+        {"type": "string", "enum": list(ON_CONFLICT), "default": ON_CONFLICT[0]},
+        "What becomes of a line whose key has another memory here: it is skipped, replaces it, replaces it where it is newer, or "
+        "ends the import",
+        "newer",
+    ),
+    "into": _query("into", ref("NamespaceName"), "Store below this namespace", "acme/imported"),
     "namespace_prefix": _query("prefix", ref("NamespaceName"), "This namespace and all below it", "acme"),
     "depth": _query(
         "depth",
@@ -762,4 +940,5 @@ PATHS: dict[str, tuple[Schema, str, str]] = {
     "name": (ref("NamespaceName"), "The namespace; its `/` may stand plain or as `%2F`", _NAMESPACE_EXAMPLE),
     "session": (ref("Name"), "The session's id", "run-7"),
     "job": ({"type": "string", "minLength": 1}, "The job's id", "5r2qYbNRtbXcmkU0"),
+    "backup": ({"type": "string", "minLength": 1}, "The backup's id", "20260102T030405Z-9f86d081"),
 }

@@ -1,6 +1,7 @@
 """Long work over HTTP: the result when it comes in time, else the job."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -8,7 +9,7 @@ from unified_memory.model.job import JobState, job_fields
 from unified_memory.model.value import encode
 from unified_memory.rest.exchange import JSON, Answer, Call
 from unified_memory.rest.problems import status_of_code, told
-from unified_memory.service.jobs import Work
+from unified_memory.service.jobs import Running, Work
 from unified_memory.service.service import Service
 
 
@@ -37,3 +38,12 @@ async def long_work(
         case state:
             facts = {"code": f"job_{state.value}", "job_id": job.id}
             return told(500, f"The job was {state.value} before its end", facts)
+
+
+def absolutely(running: Running) -> Callable[[int, int | None], Awaitable[None]]:
+    """The job's `advance` for work that tells how much is done in all, not how much more."""
+
+    async def advance(done: int, total: int | None) -> None:
+        await running.advance(done - running.job.done, total)
+
+    return advance

@@ -176,7 +176,7 @@ function fill(inside, path, method, item, op) {
     body.setAttribute("aria-label", "Body");
     kind = make("select", {}, ...examples.map((one, i) => make("option", { value: i, textContent: one.summary + " · " + one.type })));
     kind.setAttribute("aria-label", "Example");
-    const take = () => { body.value = JSON.stringify(examples[kind.value].value, null, 2); body.rows = Math.min(24, body.value.split("\n").length + 1); };
+    const take = () => { const { value } = examples[kind.value]; body.value = typeof value === "string" ? value : JSON.stringify(value, null, 2); body.rows = Math.min(24, body.value.split("\n").length + 1); };
     kind.onchange = take;
     take();
     form.append(make("h3", { textContent: "Body" }), make("div", { className: "row" }, kind), body, ...contentOf(Object.fromEntries(
