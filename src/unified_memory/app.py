@@ -67,6 +67,11 @@ class App:
         await self.service.open()
         self._worker.start()
 
+    def end_streams(self) -> None:
+        """Ends what would never end by itself; the service is about to stop."""
+        self.mcp.end_streams()
+        self._rest.end_streams()
+
     async def stop(self) -> None:
         """Ends the passes and closes the service; `/health` says that it is draining."""
         self.service.upkeep.draining = True

@@ -41,7 +41,7 @@ def serve(settings: Settings) -> None:
         config = server_config(app, settings.host, settings.port)
         gc.freeze()
         gc.set_threshold(GARBAGE_THRESHOLD)
-        server = _Server(config, app.mcp.end_streams)
+        server = _Server(config, app.end_streams)
         with server.told_to_stop(), asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             runner.run(_run(app, server, settings, listening))
 

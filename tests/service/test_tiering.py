@@ -189,6 +189,15 @@ async def test_a_namespace_says_for_itself_and_all_below_when_its_memories_are_a
 
 
 @pytest.mark.usefixtures("at_once")
+async def test_longer_without_use_than_there_is_time_is_never(directory: Path) -> None:
+    async with service_at(directory, Policy()) as one:
+        await one.service.namespaces.create(ANONYMOUS, "a", raws({"demote_after": 10**15 - 1}))
+        await one.store("l", namespace="a")
+        one.clock.advance(1000 * DAY)
+        assert await demote(one) == Moved()
+
+
+@pytest.mark.usefixtures("at_once")
 async def test_without_a_default_only_namespaces_that_say_so_are_archived(directory: Path) -> None:
     async with service_at(directory, Policy()) as one:
         await one.store("k")

@@ -3,9 +3,9 @@
 Durations are seconds. Of `ttl` and `expires_at` (RFC 3339) at most one is given; null means "never expires".
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from unified_memory.model.namespace import DEFAULT_NAMESPACE
 from unified_memory.model.query import DEFAULT_LIMIT
@@ -264,7 +264,7 @@ class BackupRequest(Struct, forbid_unknown_fields=True):
     """A backup to be made. `parent`: hold only what changed since that backup ("latest": the newest one that can be a parent)."""
 
     parent: str | None = None
-    note: str | None = None
+    note: Annotated[str, Meta(max_length=1000)] | None = None
 
 
 class RestoreRequest(Struct, forbid_unknown_fields=True):

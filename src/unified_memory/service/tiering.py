@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from msgspec import UNSET, Struct
 
-from unified_memory.model.clock import SECOND, Clock
+from unified_memory.model.clock import FIRST_INSTANT, SECOND, Clock
 from unified_memory.model.errors import (
     PermissionDeniedError,
     ReadOnlyError,
@@ -162,7 +162,7 @@ class Tiering:
             return
         now = self._clock.now()
         for after, scopes, recursive in await self._by_age():
-            used_before = now - round(after * SECOND)
+            used_before = max(FIRST_INSTANT, now - round(after * SECOND))
             async for moved in self._demote_all(scopes, used_before, recursive=recursive, least=True):
                 yield moved
         if await self._excess() <= 0:

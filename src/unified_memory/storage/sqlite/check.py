@@ -1,5 +1,6 @@
 """Compares everything that is stored with everything that should be, and derives again what is derived."""
 
+from array import array
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -21,6 +22,8 @@ from unified_memory.storage.sqlite.transaction import Transaction, keywords_text
 T = TypeVar("T")
 CHUNK = 200
 PROGRESS_EVERY = 500
+# Ids up to so many times as many as there are memories lie close together.
+SPARSE = 8
 # FTS5 cuts longer terms off (FTS5_MAX_TOKEN_SIZE).
 MAX_TERM_BYTES = 32_768
 
@@ -61,6 +64,34 @@ class _Found:
         self.again.add(number)
 
 
+class _Sums:
+    """A sum for each memory, 0 for most. Of ids that lie close together each takes eight bytes, of others ten times that."""
+
+    def __init__(self, last_id: int, memories: int) -> None:
+        dense = last_id <= SPARSE * memories
+        self._dense = array("Q", bytes(8 * (last_id + 1))) if dense else array("Q")
+        self._others: dict[int, int] = {}
+
+    def add(self, number: int, amount: int) -> None:
+        """Adds to the sum of a memory, which may be none that there is."""
+        if 0 <= number < len(self._dense):
+            self._dense[number] += amount
+        else:
+            self._others[number] = self._others.get(number, 0) + amount
+
+    def take(self, number: int) -> int:
+        """The sum of a memory, which is 0 from now on."""
+        if 0 <= number < len(self._dense):
+            found, self._dense[number] = self._dense[number], 0
+            return found
+        return self._others.pop(number, 0)
+
+    def left(self) -> Iterator[int]:
+        """The memories whose sums were not taken."""
+        yield from (number for number, amount in enumerate(self._dense) if amount)
+        yield from self._others
+
+
 async def check_all(
     read: Read, write: Write, damaged: dict[int, str], *, fix: bool, progress: Progress | None
 ) -> list[Problem]:
@@ -81,8 +112,11 @@ def _look(connection: Database, damaged: dict[int, str], progress: Progress | No
         found.indexes_broken |= of_index and not of_text
         found.say("database", line, derived=of_text or of_index)
     total = connection.execute("SELECT count(*) FROM memories").get
-    actual = _index_sums(connection, found)
-    tags = _tag_sums(connection)
+    last_id = connection.execute("SELECT coalesce(max(id), 0) FROM memories").get
+    actual = _Sums(last_id, total)
+    _add_index_terms(connection, actual, found)
+    tags = _Sums(last_id, total)
+    _add_tags(connection, tags)
     tokenizer = connection.fts5_tokenizer("porter", ["unicode61", "remove_diacritics", "2"])
     spoken = Languages().now(connection)
     # What waits to be indexed again stands there as it was.
@@ -95,21 +129,21 @@ def _look(connection: Database, damaged: dict[int, str], progress: Progress | No
             FROM memories m LEFT JOIN namespaces n ON n.id = m.namespace_id LEFT JOIN search_index s ON s.memory_id = m.id
             ORDER BY m.id"""  # noqa: S608 - fixed columns
     ):
-        held = actual.pop(row[0], None)
+        held = actual.take(row[0]) or None
         if row[3] is None:
             why = damaged.get(row[0], "it is in no archive and not in the database")
             found.say(f"memory {row[0]} ({row[1]}: {row[2]})", f"Its value cannot be read: {why}", derived=False)
-            tags.pop(row[0], 0)
+            tags.take(row[0])
             found.again.discard(row[0])
             done += 1
             continue
         # What a deleted namespace held does too, and its language is no longer told.
         language = waiting.get(row[0], None if row[1] is None else spoken.of(row[1])) or None
-        _check_memory(row, held, tags.pop(row[0], 0), tokenizer, language, found)
+        _check_memory(row, held, tags.take(row[0]), tokenizer, language, found)
         done += 1
         if progress is not None and done % PROGRESS_EVERY == 0:
             progress(done, total)
-    for number in actual:
+    for number in actual.left():
         found.say(
             f"index of memory {number}", "The full-text index has words of a memory that is not there", derived=True
         )
@@ -180,14 +214,12 @@ def _tag_sum(tag: str) -> int:
     return crc32(tag.encode()) + 1
 
 
-def _tag_sums(connection: Database) -> dict[int, int]:
-    """By memory, a sum over the tags beside it."""
-    sums: dict[int, int] = {}
+def _add_tags(connection: Database, sums: _Sums) -> None:
+    """Adds up the tags beside each memory."""
     for number, tag in connection.execute(
         "SELECT mt.memory_id, t.name FROM memory_tags mt JOIN tags t ON t.id = mt.tag_id"
     ):
-        sums[number] = sums.get(number, 0) + _tag_sum(tag)
-    return sums
+        sums.add(number, _tag_sum(tag))
 
 
 def _terms(tokenizer: Tokenizer, columns: tuple[str, ...]) -> Iterator[tuple[str, str, int]]:
@@ -207,24 +239,22 @@ def _term_sum(term: bytes, column: str, offset: int) -> int:
     return crc32(b"%b\0%b\0%d" % (term, column.encode(), offset)) + 1
 
 
-def _index_sums(connection: Database, found: _Found) -> dict[int, int]:
-    """By memory, a sum over all terms of the index with column and place."""
+def _add_index_terms(connection: Database, sums: _Sums, found: _Found) -> None:
+    """Adds up all terms of the index with column and place, memory by memory."""
     # A view on the index for this connection alone; nothing of the database is written.
     connection.execute("PRAGMA query_only = OFF")
     connection.execute(
         "CREATE VIRTUAL TABLE IF NOT EXISTS temp.index_terms USING fts5vocab(main, memory_text, instance)"
     )
     connection.execute("PRAGMA query_only = ON")
-    sums: dict[int, int] = {}
     try:
         for term, number, column, offset in connection.execute(
             "SELECT CAST(term AS BLOB), doc, col, offset FROM temp.index_terms"
         ):
-            sums[number] = sums.get(number, 0) + _term_sum(term, column, offset)
+            sums.add(number, _term_sum(term, column, offset))
     except apsw.CorruptError as error:
         found.text_broken = True
         found.say("full-text index", f"It cannot be read: {error}", derived=True)
-    return sums
 
 
 def _check_orphans(connection: Database, found: _Found) -> None:
