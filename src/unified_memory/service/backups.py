@@ -375,18 +375,11 @@ class Backups:
         parent = None if request.parent is None else _parent(place, request.parent, snapshot)
         after, since = (0, 0) if parent is None else (parent.seq, from_rfc3339(parent.created_at) - ACCESS_SLACK)
         work.total = snapshot.memory_count if parent is None else None
-        namespaces: dict[str, int] = {}
-
-        def counted(memories: Iterable[Memory]) -> Iterator[Memory]:
-            for memory in memories:
-                namespaces[memory.namespace] = namespaces.get(memory.namespace, 0) + 1
-                yield memory
-
         with place.writing(new_id(snapshot.instant), self._key) as writing:
             writing.write("spaces", work.watched(snapshot.spaces()))
             writing.write("floors", work.watched(snapshot.floors()))
             writing.write("buried", work.watched(snapshot.buried(after)))
-            writing.write("memories", work.watched(counted(snapshot.memories(after)), counted=True))
+            writing.write("memories", work.watched(snapshot.memories(after), counted=True))
             writing.write("past", work.watched(snapshot.past(after)))
             writing.write("used", work.watched(() if parent is None else snapshot.used(after, since)))
             writing.write("sessions", work.watched(snapshot.sessions()))
@@ -403,7 +396,7 @@ class Backups:
                 note=request.note,
                 memories=snapshot.memory_count,
                 bytes=snapshot.memory_bytes,
-                namespaces=namespaces if parent is None else None,
+                namespaces=snapshot.namespaces,
             )
 
     async def _require_room(self, place: Place, request: BackupRequest) -> None:

@@ -66,8 +66,8 @@ class Snapshot(ABC):
     """Everything of one instant. Only for use inside of `Storage.snapshot`, on the thread that it gives.
 
     `store`: names the storage; changes when it is taken over by another one. `instant`: when; `seq`: the end of the commit order
-    then; `schema`: the version of the storage's own schema, 0 where it has none. `memories` and `bytes`: visible, of values.
-    `after`: only what changed behind that place in the commit order.
+    then; `schema`: the version of the storage's own schema, 0 where it has none. `memory_count` and `memory_bytes`: visible, of
+    values; `namespaces`: how many lie in each that holds any. `after`: only what changed behind that place in the commit order.
     """
 
     store: str
@@ -76,6 +76,7 @@ class Snapshot(ABC):
     schema: int
     memory_count: int
     memory_bytes: int
+    namespaces: dict[str, int]
 
     @abstractmethod
     def spaces(self) -> Iterator[Space]:

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -57,6 +58,7 @@ class Dump(Struct):
     instant: int
     memory_count: int
     memory_bytes: int
+    namespaces: dict[str, int]
     spaces: list[Space]
     floors: list[Floor]
     buried: list[Buried]
@@ -81,6 +83,7 @@ async def dumped(storage: Storage, now: int = NOW, *, after: int = 0, since: int
             snapshot.instant,
             snapshot.memory_count,
             snapshot.memory_bytes,
+            snapshot.namespaces,
             list(snapshot.spaces()),
             list(snapshot.floors()),
             list(snapshot.buried(after)),
@@ -90,7 +93,10 @@ async def dumped(storage: Storage, now: int = NOW, *, after: int = 0, since: int
             list(snapshot.sessions()),
         )
 
-    return await storage.snapshot(read, now)
+    dump = await storage.snapshot(read, now)
+    if not after:
+        assert dump.namespaces == Counter(memory.namespace for memory in dump.memories)
+    return dump
 
 
 def comparable(dump: Dump) -> dict[str, list[Any]]:

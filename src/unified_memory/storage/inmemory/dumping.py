@@ -1,6 +1,7 @@
 """Everything out of the storage, and in again."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -38,6 +39,7 @@ class Frozen(Snapshot):
         passed = [memory for memory in memories if not memory.visible(instant)]
         self.store, self.instant, self.seq, self.schema = store, instant, seq, 0
         self.memory_count, self.memory_bytes = len(visible), sum(len(memory.value) for memory in visible)
+        self.namespaces = dict(Counter(memory.namespace for memory in visible))
         self._spaces, self._floors, self._sessions, self._memories = spaces, floors, sessions, visible
         # That time has passed is no change in the commit order: each link tells it.
         self._expired = [_buried(memory) for memory in passed]

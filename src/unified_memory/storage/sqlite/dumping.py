@@ -25,6 +25,10 @@ _FLOORS = """SELECT deleted_name, max(top_version) FROM namespaces WHERE deleted
 _COUNTED = f"""SELECT (SELECT CAST(total(memories) AS INTEGER) FROM namespaces WHERE name IS NOT NULL) - count(*),
     (SELECT CAST(total(bytes) AS INTEGER) FROM namespaces WHERE name IS NOT NULL) - CAST(total({SIZE}) AS INTEGER)
     FROM memories m CROSS JOIN namespaces n ON n.id = m.namespace_id WHERE m.expires_at <= ? AND n.name IS NOT NULL"""  # noqa: S608
+_BY_NAMESPACE = """SELECT n.name, n.memories - coalesce(e.memories, 0) AS visible FROM namespaces n
+    LEFT JOIN (SELECT namespace_id, count(*) AS memories FROM memories INDEXED BY idx_memories_expires WHERE expires_at <= ?
+        GROUP BY 1) e ON e.namespace_id = n.id
+    WHERE n.name IS NOT NULL AND visible > 0"""
 _BURIED = """SELECT t.namespace, t.key, t.version, t.seq, t.memory_id, t.deleted_at, t.reason FROM tombstones t
     WHERE t.seq > ? AND NOT EXISTS (SELECT 1 FROM memories m WHERE m.key = t.key
         AND m.namespace_id = (SELECT id FROM namespaces n WHERE n.name = t.namespace)) ORDER BY t.seq"""
@@ -57,6 +61,7 @@ class SQLiteSnapshot(Snapshot):
         self.schema = VERSION
         self.store, self.seq = connection.execute("SELECT store, last_seq FROM counters").get
         self.memory_count, self.memory_bytes = connection.execute(_COUNTED, (now,)).get
+        self.namespaces = dict(connection.execute(_BY_NAMESPACE, (now,)).fetchall())
 
     def spaces(self) -> Iterator[Space]:
         """See `Snapshot.spaces`."""
