@@ -14,7 +14,8 @@ from tests.storage.backup import samples
 from tests.storage.backup.samples import ID, ROWS, back_up, forge, packed_wide, part, sign
 from unified_memory.model.errors import BackupDamagedError, RefusedError
 from unified_memory.storage.backup import Key, Place
-from unified_memory.storage.backup.codec import compress
+from unified_memory.storage.backup.codec import compress, decompress
+from unified_memory.storage.backup.lines import MalformedError
 from unified_memory.storage.backup.manifest import pack_manifest
 
 LINE = b'{"id":1,"count":2,"last":3}\n'
@@ -309,3 +310,16 @@ def test_a_backup_of_a_newer_program_is_refused_and_not_called_damaged(tmp_path:
     sign(tmp_path / ID, text, manifest.parts)
     with pytest.raises(RefusedError, match="has format 2; this program knows up to 1"):
         Place(tmp_path).manifest(ID)
+
+
+def test_something_behind_a_frame_that_ends_with_a_chunk_is_told() -> None:
+    with pytest.raises(MalformedError, match="follows"):
+        list(decompress(iter([packed(b"text\n"), b"x"]), 5))
+
+
+def test_an_enclosed_identity_that_has_grown_is_not_read_to_its_end(tmp_path: Path, passphrase: Key) -> None:
+    back_up(tmp_path, {"used": ROWS["used"]}, passphrase)
+    with (tmp_path / ID / "identity.age").open("r+b") as file:
+        file.truncate(2**40)
+    with pytest.raises(BackupDamagedError, match=r"identity\.age .* longer than"):
+        check(tmp_path, passphrase)
