@@ -407,7 +407,8 @@ class PastMachine(StorageMachine):
     def moved(self, source: Ref, target: Ref, before: _Kept, memory: Memory) -> None:
         self.end(source)
         super().moved(source, target, before, memory)
-        self.carry(source, target)
+        if source[0] == target[0]:
+            self.carry(source, target)
 
     def renamed(self, names: dict[str, str]) -> None:
         for ref, kept in self.memories.items():

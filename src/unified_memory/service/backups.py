@@ -373,7 +373,7 @@ class Backups:
     def _write(self, place: Place, request: BackupRequest, reason: Reason, snapshot: Snapshot, work: _Work) -> Manifest:
         """Writes what the snapshot holds; on a thread."""
         parent = None if request.parent is None else _parent(place, request.parent, snapshot)
-        after, since = (0, 0) if parent is None else (parent.seq, from_rfc3339(parent.created_at) - ACCESS_SLACK)
+        after, since = (0, 0) if parent is None else (parent.seq, _accessed_since(parent, snapshot))
         work.total = snapshot.memory_count if parent is None else None
         with place.writing(new_id(snapshot.instant), self._key) as writing:
             writing.write("spaces", work.watched(snapshot.spaces()))
@@ -683,7 +683,7 @@ class Backups:
             raise
         else:
             self._failed = self._failed_at = None
-        await self._storage.lease(SCHEDULE_LEASE, self._holder, now, now)
+        await self._storage.lease(SCHEDULE_LEASE, self._holder, now, 0)
         return backup
 
     async def _prune(self, place: Place) -> None:
@@ -807,9 +807,9 @@ class Backups:
             await asyncio.shield(self._give_back(lease, holder))
 
     async def _give_back(self, lease: str, holder: str) -> None:
-        now = self._clock.now()
         try:
-            await self._storage.lease(lease, holder, now, now)
+            # It ends at whatever instant comes next: the clock may be set back.
+            await self._storage.lease(lease, holder, self._clock.now(), 0)
         except StorageError as error:
             log.warning("The next backup may have to wait a minute: %s", error.detail)
 
@@ -906,6 +906,13 @@ def _parent(place: Place, name: str, snapshot: Snapshot) -> Manifest:
             backup_id=name,
         )
     return parent
+
+
+def _accessed_since(parent: Manifest, snapshot: Snapshot) -> int:
+    """From when on accesses are ones that the parent may not hold."""
+    made = from_rfc3339(parent.created_at)
+    # Where the clock was set back since, instants tell nothing.
+    return made - ACCESS_SLACK if made <= snapshot.instant else 0
 
 
 def _precedes(manifest: Manifest, snapshot: Snapshot) -> bool:

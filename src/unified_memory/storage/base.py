@@ -392,7 +392,8 @@ class Storage(ABC):
     # ---- the past
     # A Draft that replaces a visible memory, whatever else changes one, and a Remove leave the version before in the past, where
     # the settings of the namespace, or else those of the storage, keep anything. What expires, and what a deleted namespace held,
-    # leaves nothing. A move takes the past along, where the target's key has none of its own.
+    # leaves nothing. A move within a namespace takes the past along, where the target's key has none of its own; into
+    # another one it does not, since others may look there. A namespace that is renamed takes that of all its keys along.
     @abstractmethod
     async def past(self, namespace: str, key: str, now: int, *, before: int | None, limit: int) -> list[Past]:
         """Former versions of the key, newest first, those below the version `before`, without their values and attributes.

@@ -397,6 +397,10 @@ class TieredStorage(Forwarding, Tiers):
         """See `Storage.all_back`."""
         await self._warm.all_back(now)
         await self._archive_gathered(now)
+        for one in await self._warm.archives():
+            if one.live < one.memories:
+                # Later links have replaced, removed or redacted some of what it holds.
+                await self.compact(one.name, now)
 
     async def _archive_gathered(self, now: int) -> None:
         gathered, self._gathered, self._gathered_bytes = self._gathered, [], 0

@@ -326,7 +326,7 @@ class DumpContract(Opened):
             ("acme", "k"): [1, 2],
             ("acme/web", "gone"): [1, 2, 3],
             ("b", "redacted"): [1, 2],
-            ("b", "to"): [1, 2, 3],
+            ("acme", "from"): [1, 2, 3],
             ("new name/x", "k"): [1, 2],
         }
         for (namespace, key), held in by_key.items():

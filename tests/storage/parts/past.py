@@ -238,14 +238,27 @@ class PastContract(Opened):
 
     async def test_a_move_takes_the_past_along(self, storage: Storage) -> None:
         await _three(storage)
-        moved = await storage.move(("default", "k"), ("n", "l"), at(30))
+        moved = await storage.move(("default", "k"), ("default", "l"), at(30))
         assert await versions_kept(storage, "k") == []
-        assert await versions_kept(storage, "l", namespace="n") == [3, 2, 1]
-        rows = [await former(storage, "l", version, namespace="n") for version in (3, 1)]
+        assert await versions_kept(storage, "l") == [3, 2, 1]
+        rows = [await former(storage, "l", version) for version in (3, 1)]
         assert [(row.memory.value, row.ended_at) for row in rows] == [(b'"word2"', at(30)), (b'"word0"', at(10))]
-        assert {(row.memory.id, row.memory.namespace, row.memory.key) for row in rows} == {(moved.id, "n", "l")}
+        assert {(row.memory.id, row.memory.namespace, row.memory.key) for row in rows} == {(moved.id, "default", "l")}
         assert all(moved.seq - 1 <= row.touched <= moved.seq for row in rows)
         assert (await store(storage, "k")).version > 3
+        await assert_clean(storage)
+
+    async def test_a_move_into_another_namespace_leaves_the_past_where_it_was(self, storage: Storage) -> None:
+        await _three(storage)
+        moved = await storage.move(("default", "k"), ("n", "l"), at(30))
+        assert await versions_kept(storage, "k") == [3, 2, 1]
+        assert (await former(storage, "k", 3)).ended_at == at(30)
+        assert await versions_kept(storage, "l", namespace="n") == []
+        with pytest.raises(VersionGoneError):
+            await storage.as_of("n", "l", at(25), at(40))
+        assert await _seen(storage, at(25)) == 3
+        await store(storage, "l", namespace="n", now=at(50))
+        assert await versions_kept(storage, "l", namespace="n") == [moved.version]
         await assert_clean(storage)
 
     async def test_a_move_leaves_the_past_where_the_target_has_its_own(self, storage: Storage) -> None:
@@ -271,7 +284,8 @@ class PastContract(Opened):
         await storage.move(("none", "k"), ("default", "k"), NOW)
         assert await versions_kept(storage, "k") == []
         await storage.move(("default", "k"), ("none", "k"), NOW)
-        assert await versions_kept(storage, "k", namespace="none") == [2]
+        assert await versions_kept(storage, "k") == [2]
+        assert await versions_kept(storage, "k", namespace="none") == []
 
     async def test_a_memory_that_expires_after_a_move_leaves_nothing_under_either_key(self, storage: Storage) -> None:
         await store(storage, "l", "other")

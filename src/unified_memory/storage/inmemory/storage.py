@@ -213,7 +213,8 @@ class InMemoryStorage(PastPart, DumpPart, TakeoverPart):
             seq=unit.next_seq(),
         )
         unit.write(derive(memory), Happening.STORE)
-        self._carry_past(unit, (old.namespace, old.key), target, memory.seq)
+        if old.namespace == target[0]:
+            self._carry_past(unit, (old.namespace, old.key), target, memory.seq)
         return memory
 
     def _carry_past(self, unit: Unit, source: Ref, target: Ref, seq: int) -> None:
@@ -501,7 +502,10 @@ class InMemoryStorage(PastPart, DumpPart, TakeoverPart):
         names = {name: target + name[len(source) :] for name in moving}
         moved = [record for ref, record in self._records.items() if ref[0] in names]
         for record in moved:
-            self._stage_move(unit, record, (names[record.memory.namespace], record.memory.key))
+            there = (names[record.memory.namespace], record.memory.key)
+            self._carry_past(
+                unit, (record.memory.namespace, record.memory.key), there, self._stage_move(unit, record, there).seq
+            )
         for ref, rows in self._past.items():
             if rows and ref[0] in names and ref not in self._records:
                 there = (names[ref[0]], ref[1])

@@ -1,6 +1,7 @@
 """Connections to the database file, its schema steps, and SQLite's errors in our words."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -211,11 +212,17 @@ class WriteLock:
 
     SQLite lets waiting writers poll, so that a busy process can starve the others. Whoever wants to write takes the
     turn first and keeps it until the write lock is theirs: the one that just wrote must queue behind them.
+
+    Raises StorageFullError and StorageError where its files cannot be made.
     """
 
     def __init__(self, path: Path) -> None:
-        self._turn = os.open(f"{path}-turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._write = os.open(f"{path}-write", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._turn = _opened(f"{path}-turn")
+        try:
+            self._write = _opened(f"{path}-write")
+        except StorageError:
+            os.close(self._turn)
+            raise
 
     def acquire(self) -> None:
         fcntl.flock(self._turn, fcntl.LOCK_EX)
@@ -238,3 +245,12 @@ class WriteLock:
     def __exit__(self, *_: object) -> None:
         self.release()
         self.close()
+
+
+def _opened(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise StorageFullError from error
+        raise StorageError(f"{path} cannot be opened: {error.strerror}") from error

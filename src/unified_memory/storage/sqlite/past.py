@@ -242,13 +242,17 @@ def _difference(value: bytes, base: bytes) -> bytes:
 
 def _stand_alone(connection: Database, leaving: Sequence[tuple[int, int]]) -> None:
     """Writes anew what stands on versions (memory, version) that are about to go, and stays."""
+    # What stands on a version is the next one that there is: nothing comes between two of them later.
     rows = connection.execute(
-        f"SELECT p.id, p.memory_id, p.version FROM json_each(?1) AS j"  # noqa: S608 - fixed
-        f" CROSS JOIN past p ON p.memory_id = j.value->>0 AND p.base = j.value->>1 WHERE p.coding = {DIFFERENCE}"
-        " AND NOT EXISTS (SELECT 1 FROM json_each(?1) AS k WHERE k.value->>0 = p.memory_id AND k.value->>1 = p.version)",
+        f"SELECT p.id, p.memory_id, p.version FROM json_each(?) AS j"  # noqa: S608 - fixed
+        f" CROSS JOIN past p ON p.memory_id = j.value->>0 AND p.version = (SELECT min(x.version) FROM past x"
+        f" WHERE x.memory_id = j.value->>0 AND x.version > j.value->>1)"
+        f" WHERE p.coding = {DIFFERENCE} AND p.base = j.value->>1",
         (_encode(leaving).decode(),),
     ).fetchall()
-    values = [(number, content(connection, memory_id, of_version)) for number, memory_id, of_version in rows]
+    gone = set(leaving)
+    staying = [row for row in rows if row[1:] not in gone]
+    values = [(number, content(connection, memory_id, of_version)) for number, memory_id, of_version in staying]
     for number, value in values:
         _write(connection, number, value, None)
 
@@ -273,18 +277,27 @@ def redact(
     return found
 
 
-def prune(connection: Database, scope: Sql, kept: int | None, before: int | None, limit: int) -> int:
-    """See `Storage.prune_past`."""
+def prunable(
+    connection: Database, scope: Sql, kept: int | None, before: int | None, limit: int
+) -> list[tuple[int, int, int]]:
+    """(row, memory, version) of what `prune` is to take: see `Storage.prune_past`. A look at all of the past, for a reader."""
     where, bound = scope
-    found: dict[int, tuple[int, int]] = {}
-    for rows in _prunable(connection, where, list(bound), kept, before, limit):
-        found.update((number, (memory_id, of_version)) for number, memory_id, of_version in rows)
-    chosen = dict(sorted(found.items())[:limit])
-    _stand_alone(connection, list(chosen.values()))
+    found = {row for rows in _prunable(connection, where, list(bound), kept, before, limit) for row in rows}
+    return sorted(found)[:limit]
+
+
+def prune(connection: Database, chosen: Sequence[tuple[int, int, int]]) -> int:
+    """Forgets versions that are still as they were chosen; how many."""
+    rows = connection.execute(
+        "SELECT p.id, p.memory_id, p.version FROM json_each(?) AS j CROSS JOIN past p ON p.id = j.value->>0"
+        " WHERE p.memory_id = j.value->>1 AND p.version = j.value->>2 AND p.redacted_at IS NULL",
+        (_encode(chosen).decode(),),
+    ).fetchall()
+    _stand_alone(connection, [row[1:] for row in rows])
     connection.execute(
-        "DELETE FROM past WHERE id IN (SELECT value FROM json_each(?))", (_encode(list(chosen)).decode(),)
+        "DELETE FROM past WHERE id IN (SELECT value FROM json_each(?))", (_encode([row[0] for row in rows]).decode(),)
     )
-    return len(chosen)
+    return len(rows)
 
 
 def _prunable(

@@ -116,10 +116,10 @@ class Aside:
 def sweep(beside: Path) -> None:
     """Removes the directories that processes have left which are no longer there."""
     for directory in sorted(beside.parent.glob(f"{_literally(beside.name)}-aside-????????")):
-        with contextlib.suppress(PermissionError):
+        # What cannot be removed, or locked for want of room, keeps nobody from going on.
+        with contextlib.suppress(OSError):
             lock = _locked(directory)
             if lock is not None:
-                # What cannot be removed keeps nobody from going on.
                 shutil.rmtree(directory, ignore_errors=True)
                 os.close(lock)
 

@@ -13,7 +13,13 @@ import apsw
 import msgspec
 
 from unified_memory.model.clock import Clock, SystemClock
-from unified_memory.model.errors import ArchiveMissingError, MemoryNotFoundError, StorageCorruptError, StorageError
+from unified_memory.model.errors import (
+    ArchiveMissingError,
+    MemoryNotFoundError,
+    StorageBusyError,
+    StorageCorruptError,
+    StorageError,
+)
 from unified_memory.model.found import SearchRequest, SearchResult
 from unified_memory.model.history import Event, Keeping, Past
 from unified_memory.model.job import Job, JobState
@@ -404,7 +410,9 @@ class SQLiteStorage(Warm):
         self, scopes: tuple[str, ...], *, recursive: bool, keep: int | None, before: int | None, limit: int
     ) -> int:
         scope = select_scope(scopes, recursive=recursive)
-        return await self._write.do(lambda tx: past.prune(tx.settled(), scope, keep, before, limit))
+        # Nobody who writes waits for the look at all of it.
+        chosen = await self._read(lambda connection: past.prunable(connection, scope, keep, before, limit))
+        return await self._write.do(lambda tx: past.prune(tx.settled(), chosen)) if chosen else 0
 
     async def shrink_past(self, limit: int) -> int:
         waiting = self._read_point("SELECT EXISTS (SELECT 1 FROM past WHERE coding = 0)")
@@ -773,7 +781,9 @@ class SQLiteStorage(Warm):
             return takeovers.take_over(tx, paths, takeover, now, self._cold.register)
 
         told = await self._write.do_outside(work)
-        await self._write.truncate()
+        # It has been taken over; that its log goes on for a while is no failure.
+        with contextlib.suppress(StorageBusyError):
+            await self._write.truncate()
         return told
 
     # ---- archives that are being read

@@ -640,8 +640,8 @@ class _Joining:
             for name, key in run("SELECT name, key FROM pasts"):
                 stays += _whole_past(self._connection, name, key, self._now)
             scope = select_scope((plan.target,), recursive=True)
-            while past.prune(self._connection, scope, 0, None, CHUNK) == CHUNK:
-                pass
+            while chosen := past.prunable(self._connection, scope, 0, None, CHUNK):
+                past.prune(self._connection, chosen)
         touched = None if plan.new else self._tx.next_seq()
         for part in parts(snapshot.past(), lambda one: memory_bytes(one.memory)):
             self._put_past([one for one in part if plan.name_here(one.memory.namespace) is not None], touched)

@@ -640,7 +640,8 @@ class Transaction:
         self._pending.log(Event(left, now, Kind.MOVE, memory.namespace, memory.key, memory.version, memory.id))
         if keeps and memory.visible(now):
             past.keep(self.connection, memory.id, now, left, cold=memory.tier == "cold")
-        past.carry(self.connection, (origin_id, memory.key), (goal.id, key), left)
+        if origin_id == goal.id:
+            past.carry(self.connection, (origin_id, memory.key), (goal.id, key), left)
         self._count(origin_id, -1, -size, memory.version)
         self._count(goal.id, 1, size, version)
         seq = self.next_seq()
