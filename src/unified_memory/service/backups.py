@@ -4,13 +4,12 @@ import asyncio
 import logging
 import secrets
 import shutil
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
-from concurrent.futures import Future, wait
+from collections.abc import AsyncIterator
+from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
 from datetime import tzinfo
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Literal, TypeVar
 
 from msgspec import Struct
 
@@ -19,7 +18,6 @@ from unified_memory.model.errors import (
     BackupDamagedError,
     BackupNotFoundError,
     ConflictError,
-    EmptyQueryError,
     InProgressError,
     InvalidInputError,
     NamespaceNotFoundError,
@@ -30,31 +28,34 @@ from unified_memory.model.errors import (
     StorageFullError,
     UnifiedMemoryError,
 )
-from unified_memory.model.found import SearchRequest
-from unified_memory.model.history import Past
-from unified_memory.model.memory import Memory
 from unified_memory.model.namespace import check_namespace
 from unified_memory.model.principal import Principal
-from unified_memory.model.query import MAX_LIMIT, Comparison, Op, parse_field
-from unified_memory.model.search import SearchTerms, Term, plain_search
-from unified_memory.model.value import text_of
-from unified_memory.model.when import read_instant
+from unified_memory.service.chains import (
+    LATEST,
+    MANIFEST,
+    MEMORIES,
+    Tally,
+    accessed_since,
+    chain,
+    find_parent,
+    manifests,
+    put_back,
+    records_of,
+    up_to,
+)
 from unified_memory.service.guard import Guard
+from unified_memory.service.proving import compare_counts, search_some
 from unified_memory.service.requests import BackupRequest, RestoreRequest
 from unified_memory.service.schedule import Made, Schedule, superfluous
-from unified_memory.storage.backup import KINDS, Key, Manifest, Place, Reading, Verified, new_id
+from unified_memory.service.work import Advance, Work, again, to_its_end
+from unified_memory.storage.backup import Key, Manifest, Place, Reading, Verified, new_id
 from unified_memory.storage.base import Storage
-from unified_memory.storage.dump import Buried, Difference, Mode, Row, Snapshot, Space, Takeover
+from unified_memory.storage.dump import Difference, Mode, Row, Snapshot, Takeover
 
 T = TypeVar("T")
 Reason = Literal["manual", "scheduled", "safety"]
-Advance = Callable[[int, int | None], Awaitable[None]]
 log = logging.getLogger("unified_memory.backups")
 
-MANIFEST = "manifest.json"
-SPACES, MEMORIES = "spaces", "memories"
-LATEST = "latest"
-FULL_FIRST = "Make a full one first, without parent"
 # The one lease is held by what adds backups or removes them, the other by what reads them.
 WRITING_LEASE, READING_LEASE, SCHEDULE_LEASE = "backup", "restore", "backup-schedule"
 LEASE_SECONDS = 60
@@ -68,13 +69,6 @@ RETRY_SECONDS = 15 * 60
 # A look at the directory is good for so long.
 STATE_SECONDS = 5
 SAFETY_KEPT = 3
-# Accesses are written down some time after they happened.
-ACCESS_SLACK = 3600 * SECOND
-CHUNK_ROWS = 500
-# After so many rows others go first, for no longer than that.
-WATCHED_ROWS = 50
-MAX_TURN_SECONDS = 0.25
-CHUNK_BYTES = 4 * 1024**2
 # What is estimated where nothing was measured: bytes in a backup, and in a database with its index, for a byte of values.
 BACKUP_RATIO = 0.6
 DATABASE_RATIO = 2.5
@@ -82,7 +76,6 @@ DATABASE_RATIO = 2.5
 MEASURED_BYTES = 1024**2
 BYTES_A_MEMORY = 200
 SPARE_BYTES = 16 * 1024**2
-SEARCHED = 20
 DIFFERENCE_SAMPLES = 20
 
 
@@ -140,168 +133,6 @@ class BackupState(Struct):
     due_at: int | None = None
     count: int = 0
     bytes: int = 0
-
-
-class _StoppedError(Exception):
-    """Whoever waits for the work has gone."""
-
-
-class _Work:
-    """Work on a thread: it tells how far it has come, and stops at its next step when whoever waits for it is cancelled."""
-
-    def __init__(self, advance: Advance | None) -> None:
-        self._advance = advance
-        self._loop = asyncio.get_running_loop()
-        self._stopped = threading.Event()
-        self._further = asyncio.Event()
-        self._telling: asyncio.Task[None] | None = None
-        self.done = 0
-        self.total: int | None = None
-
-    async def __aenter__(self) -> Self:
-        if self._advance is not None:
-            self._telling = asyncio.create_task(self._tell_on(self._advance), name="progress")
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._telling is not None and self._advance is not None:
-            self._telling.cancel()
-            await asyncio.wait({self._telling})
-            if kind is None:
-                await self._tell(self._advance)
-
-    async def _tell_on(self, advance: Advance) -> None:
-        while True:
-            await self._further.wait()
-            self._further.clear()
-            await self._tell(advance)
-
-    async def _tell(self, advance: Advance) -> None:
-        try:
-            await advance(self.done, self.total)
-        except StorageError as error:
-            log.warning("How far a backup has come cannot be told: %s", error.detail)
-
-    def step(self, more: int = 0) -> None:
-        """`more` is done; on the thread. Raises _StoppedError."""
-        if self._stopped.is_set():
-            raise _StoppedError
-        self.done += more
-        if more and self._telling is not None:
-            self._loop.call_soon_threadsafe(self._further.set)
-
-    def watched(self, rows: Iterable[T], *, counted: bool = False) -> Iterator[T]:
-        """The rows as they come; on the thread."""
-        seen = 0
-        for row in rows:
-            yield row
-            seen += 1
-            if seen == WATCHED_ROWS:
-                self.step(seen * counted)
-                self._give_way()
-                seen = 0
-        self.step(seen * counted)
-
-    def _give_way(self) -> None:
-        """Lets the event loop, and so everybody whom it serves, go first once."""
-        turn = threading.Event()
-        self._loop.call_soon_threadsafe(turn.set)
-        turn.wait(MAX_TURN_SECONDS)
-
-    async def end(self, work: Coroutine[Any, Any, T]) -> T:
-        """Waits for the end of work that calls `step`, also when this is cancelled."""
-        task = asyncio.ensure_future(work)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            self._stopped.set()
-            await _settled(task)
-            raise
-
-
-async def _settled(task: asyncio.Future[Any]) -> None:
-    """Waits for the end of a task, whatever it comes to and however often this is cancelled."""
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError:
-            continue
-    if not task.cancelled():
-        task.exception()
-
-
-async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
-    """What the work comes to; whoever cancels this comes too late."""
-    task = asyncio.ensure_future(work)
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError:
-            current = asyncio.current_task()
-            if current is not None:
-                current.uncancel()
-    return task.result()
-
-
-@asynccontextmanager
-async def _again(work: Callable[[], Awaitable[object]], seconds: float) -> AsyncIterator[None]:
-    """Does the work again and again meanwhile."""
-
-    async def repeat() -> None:
-        while True:
-            await asyncio.sleep(seconds)
-            try:
-                await work()
-            except StorageError as error:
-                log.warning("What a backup holds for itself cannot be renewed: %s", error.detail)
-
-    repeating = asyncio.create_task(repeat(), name="renewing")
-    try:
-        yield
-    finally:
-        repeating.cancel()
-        await asyncio.wait({repeating})
-
-
-class _Tally:
-    """What was put back. `ids`: some of the memories, spread over all."""
-
-    def __init__(self, now: int) -> None:
-        self._now = now
-        self._numbers: dict[str, int] = {}
-        self._expired: set[tuple[str, str]] = set()
-        self._memories = 0
-        self.ids: list[int] = []
-
-    @property
-    def expired(self) -> dict[str, int]:
-        """Memories of the last link that have expired since, by namespace."""
-        found: dict[str, int] = {}
-        for namespace, _ in self._expired:
-            found[namespace] = found.get(namespace, 0) + 1
-        return found
-
-    def add(self, rows: Sequence[Row], stride: int) -> None:
-        """Rows of one kind, all where they are Spaces. Of every `stride` memories one is remembered."""
-        for row in rows:
-            if isinstance(row, Buried):
-                self._expired.discard((row.namespace, row.key))
-            elif isinstance(row, Memory):
-                # A key is told anew whatever became of the memory that it had.
-                if row.visible(self._now):
-                    self._expired.discard((row.namespace, row.key))
-                else:
-                    self._expired.add((row.namespace, row.key))
-                if self._memories % stride == 0:
-                    self.ids.append(row.id)
-                self._memories += 1
-
-    def begin(self, spaces: Sequence[Row]) -> None:
-        """A link with those Spaces: what lay in others has gone with them."""
-        numbers = {space.name: space.number for space in spaces if isinstance(space, Space)}
-        gone = {name for name, number in self._numbers.items() if numbers.get(name) != number}
-        self._expired = {one for one in self._expired if one[0] not in gone}
-        self._numbers = numbers
 
 
 class _Seen(Struct):
@@ -362,7 +193,7 @@ class Backups:
         async with self._alone(WRITING_LEASE, BEING_WRITTEN):
             await asyncio.to_thread(place.sweep)
             await self._require_room(place, request)
-            async with _Work(advance) as work:
+            async with Work(advance) as work:
                 written = self._storage.snapshot(
                     lambda snapshot: self._write(place, request, reason, snapshot, work), self._clock.now()
                 )
@@ -370,10 +201,10 @@ class Backups:
             self._seen = None
             return await asyncio.to_thread(_backup, place, manifest)
 
-    def _write(self, place: Place, request: BackupRequest, reason: Reason, snapshot: Snapshot, work: _Work) -> Manifest:
+    def _write(self, place: Place, request: BackupRequest, reason: Reason, snapshot: Snapshot, work: Work) -> Manifest:
         """Writes what the snapshot holds; on a thread."""
-        parent = None if request.parent is None else _parent(place, request.parent, snapshot)
-        after, since = (0, 0) if parent is None else (parent.seq, _accessed_since(parent, snapshot))
+        parent = None if request.parent is None else find_parent(place, request.parent, snapshot)
+        after, since = (0, 0) if parent is None else (parent.seq, accessed_since(parent, snapshot))
         work.total = snapshot.memory_count if parent is None else None
         with place.writing(new_id(snapshot.instant), self._key) as writing:
             writing.write("spaces", work.watched(snapshot.spaces()))
@@ -404,7 +235,7 @@ class Backups:
         seq = await self._storage.last_seq()
 
         def estimated() -> tuple[int, int]:
-            made, _ = _manifests(place)
+            made, _ = manifests(place)
             full = next((one for one in made if one.parent is None), None)
             ratio = (
                 BACKUP_RATIO
@@ -446,7 +277,7 @@ class Backups:
 
         def remove() -> Backup:
             backup = _backup(place, place.manifest(backup_id))
-            heirs = [one.id for one in _manifests(place)[0] if one.parent == backup_id]
+            heirs = [one.id for one in manifests(place)[0] if one.parent == backup_id]
             if heirs:
                 raise ConflictError(
                     f"The backup is needed by {', '.join(heirs)}",
@@ -497,13 +328,13 @@ class Backups:
 
     async def _prove(self, place: Place, backup_id: str, advance: Advance | None) -> int:
         """How many memories came back, all as they were. Raises what `verify` raises."""
-        links = await asyncio.to_thread(_chain, place, backup_id)
+        links = await asyncio.to_thread(chain, place, backup_id)
         last = links[-1]
         await self._require_room_aside(last)
         # At the instant of the backup, so that nothing has expired since.
         now = from_rfc3339(last.created_at)
-        async with _Work(advance) as work:
-            work.total = 2 * _records(links) + last.memories
+        async with Work(advance) as work:
+            work.total = 2 * records_of(links) + last.memories
             async with self._put_aside(place, links, now, work) as (aside, tally):
                 before = work.done
                 checking = aside.check(
@@ -512,7 +343,7 @@ class Backups:
                 problems = await work.end(checking)
                 if problems:
                     raise BackupDamagedError(last.id, MEMORIES, f"{problems[0].where}: {problems[0].detail}")
-                await _search_some(aside, last, tally.ids, now)
+                await search_some(aside, last, tally.ids, now)
                 work.step(before + last.memories - work.done)
         return last.memories
 
@@ -531,10 +362,10 @@ class Backups:
             if not request.dry_run and (reason := await self._guard.switched_off()) is not None:
                 raise ReadOnlyError(reason)
             now = self._clock.now()
-            links = await asyncio.to_thread(lambda: _up_to(_chain(place, request.backup_id), request, now))
+            links = await asyncio.to_thread(lambda: up_to(chain(place, request.backup_id), request, now))
             await self._require_room_aside(links[-1])
-            async with _Work(advance) as work:
-                work.total = 2 * _records(links)
+            async with Work(advance) as work:
+                work.total = 2 * records_of(links)
                 async with self._put_aside(place, links, now, work) as (aside, _):
                     if takeover.namespace is not None:
                         await _require_namespace(aside, takeover.namespace, now)
@@ -568,7 +399,7 @@ class Backups:
             if request.safety and await self._storage.last_seq():
                 note = f"before the restore of {request.backup_id}"
                 safety = (await self._create(BackupRequest(note=note), "safety", None)).manifest.id
-            return safety, await _to_its_end(self._storage.take_over(aside, takeover, self._clock.now()))
+            return safety, await to_its_end(self._storage.take_over(aside, takeover, self._clock.now()))
 
     @asynccontextmanager
     async def _holding(self) -> AsyncIterator[None]:
@@ -579,7 +410,7 @@ class Backups:
 
         try:
             await hold()
-            async with _again(hold, HOLD_AGAIN_SECONDS):
+            async with again(hold, HOLD_AGAIN_SECONDS):
                 yield
         finally:
             await asyncio.shield(self._let_go())
@@ -593,26 +424,26 @@ class Backups:
     # ---- both
     @asynccontextmanager
     async def _put_aside(
-        self, place: Place, links: list[Manifest], now: int, work: _Work
-    ) -> "AsyncIterator[tuple[Storage, _Tally]]":
+        self, place: Place, links: list[Manifest], now: int, work: Work
+    ) -> "AsyncIterator[tuple[Storage, Tally]]":
         """What the links hold, in a storage aside, once all their files were found to be whole; and what was in them."""
         readings = await work.end(asyncio.to_thread(self._checked, place, links, work))
         beginning = asyncio.ensure_future(self._storage.aside())
         try:
             aside = await asyncio.shield(beginning)
         except asyncio.CancelledError:
-            await self._drop(await _to_its_end(_result(beginning)))
+            await self._drop(await to_its_end(_result(beginning)))
             raise
         try:
-            tally = _Tally(now)
+            tally = Tally(now)
             loop = asyncio.get_running_loop()
 
             def put(rows: list[Row]) -> Future[None]:
                 return asyncio.run_coroutine_threadsafe(aside.put_back(rows, now), loop)
 
-            await work.end(asyncio.to_thread(_put_back, readings, put, tally, work))
+            await work.end(asyncio.to_thread(put_back, readings, put, tally, work))
             await work.end(aside.all_back(now))
-            await _compare_counts(aside, links[-1], tally.expired, now)
+            await compare_counts(aside, links[-1], tally.expired, now)
             yield aside, tally
         finally:
             await asyncio.shield(self._drop(aside))
@@ -624,11 +455,11 @@ class Backups:
             # What it leaves is removed when the next one is begun; whether it was taken over does not hang on it.
             log.warning("A storage that was begun aside cannot be removed: %s", error.detail)
 
-    def _checked(self, place: Place, links: list[Manifest], work: _Work) -> list[Reading]:
+    def _checked(self, place: Place, links: list[Manifest], work: Work) -> list[Reading]:
         """The links, all whole; on a thread. Raises BackupDamagedError, RefusedError where there is no key that opens them."""
         readings = []
         for link in links:
-            before, records = work.done, _records([link])
+            before, records = work.done, records_of([link])
 
             def checked(done: int, total: int, before: int = before, records: int = records) -> None:
                 work.step(before + records * done // max(1, total) - work.done)
@@ -777,9 +608,9 @@ class Backups:
         now = self._clock.now()
 
         def read() -> _Seen:
-            manifests, damaged = _manifests(place)
+            found, damaged = manifests(place)
             backups = []
-            for manifest in manifests:
+            for manifest in found:
                 # It may be removed at this very moment.
                 with suppress(BackupNotFoundError):
                     backups.append(_backup(place, manifest))
@@ -801,7 +632,7 @@ class Backups:
         if not await take():
             raise InProgressError(otherwise, hint="Wait for its end, or cancel its job")
         try:
-            async with _again(take, RENEW_SECONDS):
+            async with again(take, RENEW_SECONDS):
                 yield
         finally:
             await asyncio.shield(self._give_back(lease, holder))
@@ -828,157 +659,10 @@ def _ratio(stored: int, raw: int, *, otherwise: float) -> float:
     return stored / raw if raw >= MEASURED_BYTES else otherwise
 
 
-# ---- what lies there
 def _backup(place: Place, manifest: Manifest) -> Backup:
     return Backup(manifest, place.stored_bytes(manifest.id), place.verified(manifest.id))
 
 
-def _manifests(place: Place) -> tuple[list[Manifest], list[str]]:
-    """The manifests, newest first, and ids of backups whose manifest is none."""
-    found, damaged = [], []
-    for backup_id in place.ids():
-        # It may be removed at this very moment.
-        with suppress(BackupNotFoundError):
-            try:
-                found.append(place.manifest(backup_id))
-            except (BackupDamagedError, RefusedError):
-                damaged.append(backup_id)
-    if damaged:
-        there = set(place.ids())
-        damaged = [one for one in damaged if one in there]
-    # Ids tell seconds only.
-    return sorted(found, key=lambda one: (one.created_at, one.id), reverse=True), damaged
-
-
-def _chain(place: Place, backup_id: str) -> list[Manifest]:
-    """The backup and those that it needs, the full one first.
-
-    Raises BackupNotFoundError, ConflictError where one of those is missing, BackupDamagedError where one is another.
-    """
-    links = [place.manifest(backup_id)]
-    while (parent := links[-1].parent) is not None:
-        child = links[-1]
-        try:
-            links.append(place.manifest(parent))
-        except BackupNotFoundError:
-            raise ConflictError(
-                f"The backup {child.id} needs {parent}, which is missing",
-                hint="Put it back where the backups lie, or use another backup",
-                backup_id=child.id,
-                missing=parent,
-            ) from None
-        if links[-1].sha256 != child.parent_sha256:
-            raise BackupDamagedError(parent, MANIFEST, f"it is not what {child.id} was made from")
-    return links[::-1]
-
-
-def _up_to(links: list[Manifest], request: RestoreRequest, now: int) -> list[Manifest]:
-    """The chain up to `as_of`. Raises InvalidInputError where that is none of it."""
-    if request.as_of is None:
-        return links
-    ids = [link.id for link in links]
-    if request.as_of in ids:
-        return links[: ids.index(request.as_of) + 1]
-    instant = read_instant(request.as_of, "as_of", now, end=True)
-    reached = [link for link in links if from_rfc3339(link.created_at) <= instant]
-    if not reached:
-        raise InvalidInputError(
-            "as_of", f"The backups up to {request.backup_id} begin at {links[0].created_at}", begin=links[0].created_at
-        )
-    return reached
-
-
-def _parent(place: Place, name: str, snapshot: Snapshot) -> Manifest:
-    """What an incremental backup of the snapshot goes on from.
-
-    Raises BackupNotFoundError, BackupDamagedError, ConflictError where it cannot.
-    """
-    if name == LATEST:
-        for one in _manifests(place)[0]:
-            if _precedes(one, snapshot) and _whole(place, one):
-                return one
-        raise ConflictError("There is no backup yet that an incremental one can go on from", hint=FULL_FIRST)
-    parent = _chain(place, name)[-1]
-    if not _precedes(parent, snapshot):
-        raise ConflictError(
-            f"The backup {name} is of another store, or of what this one was before a restore",
-            hint=FULL_FIRST,
-            backup_id=name,
-        )
-    return parent
-
-
-def _accessed_since(parent: Manifest, snapshot: Snapshot) -> int:
-    """From when on accesses are ones that the parent may not hold."""
-    made = from_rfc3339(parent.created_at)
-    # Where the clock was set back since, instants tell nothing.
-    return made - ACCESS_SLACK if made <= snapshot.instant else 0
-
-
-def _precedes(manifest: Manifest, snapshot: Snapshot) -> bool:
-    return manifest.store == snapshot.store and manifest.seq <= snapshot.seq
-
-
-def _whole(place: Place, manifest: Manifest) -> bool:
-    """Whether all that it needs is there."""
-    try:
-        _chain(place, manifest.id)
-    except (ConflictError, BackupNotFoundError):
-        return False
-    return True
-
-
-def _needed(readings: list[Reading]) -> list[Reading]:
-    """The links that bear on what comes back: where no namespace was left, nothing before does."""
-    ends = (i for i, reading in enumerate(readings) if not _count(reading.manifest, SPACES))
-    return readings[max(ends, default=0) :]
-
-
-def _put_back(readings: list[Reading], put: Callable[[list[Row]], Future[None]], tally: _Tally, work: _Work) -> None:
-    """Puts all rows back, and reads on meanwhile; on a thread. Nothing of it goes on when this has ended."""
-    under_way: list[Future[None]] = []
-    try:
-        for reading in _needed(readings):
-            stride = max(1, _count(reading.manifest, MEMORIES) // SEARCHED)
-            for kind in KINDS:
-                for rows in _chunks(reading.rows(kind), whole=kind == SPACES):
-                    if kind == SPACES:
-                        tally.begin(rows)
-                    tally.add(rows, stride)
-                    if under_way:
-                        under_way.pop().result()
-                    under_way.append(put(rows))
-                    work.step(len(rows))
-        if under_way:
-            under_way.pop().result()
-    finally:
-        wait(under_way)
-
-
-def _records(links: Iterable[Manifest]) -> int:
-    return sum(part.records for link in links for part in link.parts)
-
-
-def _count(link: Manifest, kind: str) -> int:
-    return sum(part.records for part in link.parts if part.kind == kind)
-
-
-def _chunks(rows: Iterable[Row], *, whole: bool) -> Iterator[list[Row]]:
-    """The rows in lists of some hundred and some megabytes, or in one list."""
-    chunk: list[Row] = []
-    size = 0
-    for row in rows:
-        chunk.append(row)
-        memory = row.memory if isinstance(row, Past) else row
-        size += len(memory.value) + len(memory.attributes) if isinstance(memory, Memory) else 0
-        if not whole and (len(chunk) >= CHUNK_ROWS or size >= CHUNK_BYTES):
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
-
-
-# ---- what came back
 def _takeover(request: RestoreRequest) -> Takeover:
     """Raises InvalidInputError where parts of the request do not go together."""
     mode = Mode(request.mode)
@@ -998,56 +682,3 @@ def _takeover(request: RestoreRequest) -> Takeover:
 async def _require_namespace(aside: Storage, namespace: str, now: int) -> None:
     if not (await aside.list_namespaces((namespace,), now, depth=None, limit=1, after=None)).items:
         raise NamespaceNotFoundError(namespace)
-
-
-async def _compare_counts(aside: Storage, manifest: Manifest, expired: dict[str, int], now: int) -> None:
-    """Raises BackupDamagedError where not as much came back as the manifest tells."""
-    found: dict[str, int] = {}
-    size, after = 0, None
-    while True:
-        page = await aside.list_namespaces(("",), now, depth=None, limit=MAX_LIMIT, after=after)
-        for one in page.items:
-            found[one.name] = one.memories
-            size += one.bytes
-        if page.next is None:
-            break
-        after = str(page.next[0])
-    gone = sum(expired.values())
-    if sum(found.values()) + gone != manifest.memories:
-        raise BackupDamagedError(
-            manifest.id, MEMORIES, f"{sum(found.values())} memories came back in place of {manifest.memories - gone}"
-        )
-    if not gone and size != manifest.bytes:
-        raise BackupDamagedError(manifest.id, MEMORIES, f"{size} bytes came back in place of {manifest.bytes}")
-    if manifest.namespaces is None:
-        return
-    for name in sorted({*found, *manifest.namespaces}):
-        told = manifest.namespaces.get(name, 0) - expired.get(name, 0)
-        if found.get(name, 0) != told:
-            raise BackupDamagedError(
-                manifest.id, MEMORIES, f"{found.get(name, 0)} memories of {name} came back in place of {told}"
-            )
-
-
-async def _search_some(aside: Storage, manifest: Manifest, ids: list[int], now: int) -> None:
-    """Raises BackupDamagedError where one of these memories is not found by a word of it."""
-    # Of a long chain there are many, and what a later link has replaced or removed is not there any more.
-    some = ids[:: max(1, len(ids) // (10 * SEARCHED))]
-    there = [one for one in await aside.get_by_id(some, now) if one is not None]
-    for memory in there[:: max(1, len(there) // SEARCHED)]:
-        term = _telling(memory)
-        if term is None:
-            continue
-        itself = Comparison(parse_field("key"), Op.EQ, memory.key)
-        request = SearchRequest((memory.namespace,), False, SearchTerms((term,), (), ""), itself, 1)  # noqa: FBT003
-        found = await aside.search(request, now)
-        if [hit.memory.id for hit in found.hits] != [memory.id] or found.corrected:
-            raise BackupDamagedError(manifest.id, MEMORIES, f"the memory {memory.id} is not found by a word of it")
-
-
-def _telling(memory: Memory) -> Term | None:
-    """A word of the value, None where it has none."""
-    try:
-        return plain_search(text_of(memory.parsed())).any[0]
-    except EmptyQueryError:
-        return None

@@ -5,7 +5,7 @@ Each line is a record as an answer shows it. Before them come the settings of na
 between the tokens of a value that would end a line are written as spaces.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any, Literal, TypeVar, get_args
 
@@ -34,12 +34,11 @@ from unified_memory.service.drafting import TAG_BYTES, Limits, inherited_expiry,
 from unified_memory.service.guard import Guard
 from unified_memory.service.namespaces import every_namespace, read_config
 from unified_memory.service.requests import NO_VALUE, StoreRequest
+from unified_memory.service.work import Advance
 from unified_memory.storage.base import KEEP, Decision, Draft, Edit, Origin, Replayed, Storage
 
 T = TypeVar("T")
 OnConflict = Literal["skip", "replace", "newer", "fail"]
-# Done lines, and how many there are (None: nobody knows).
-Advance = Callable[[int, int | None], Awaitable[None]]
 
 # A page of memories is meant to hold so many bytes of values, and holds at most so many memories.
 PAGE_BYTES = 4 * 1024**2

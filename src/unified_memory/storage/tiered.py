@@ -40,6 +40,7 @@ from unified_memory.storage.base import (
 from unified_memory.storage.dump import Difference, Row, Snapshot, Takeover
 from unified_memory.storage.forwarding import Forwarding
 from unified_memory.storage.hot import NO_HOT, Hot, HotState, Ref, Ticket
+from unified_memory.storage.portions import portions
 from unified_memory.storage.tiers import Compacted, Moved, TierCounts, Tiers
 from unified_memory.storage.warm import ArchiveUse, Demotable, Place, TierUses, Warm
 
@@ -47,8 +48,6 @@ T = TypeVar("T")
 # Memories that are read at once to be archived, and stubs of one transaction.
 CHUNK = 200
 STUBS = 500
-# Of values that are read at once, and of those that change their tier in one transaction.
-PART_BYTES = 4 * 1024**2
 # Whose values are read at once to be brought back: they may be large.
 PROMOTED = 16
 # Copies are worth having where a look takes at most this part of a read of the warm tier.
@@ -505,7 +504,7 @@ class TieredStorage(Forwarding, Tiers):
         wanted = {one.id: one.seq for one in chosen}
         sizes = {one.id: one.bytes for one in chosen}
         ids = sorted(wanted)
-        chunks = list(_parts(ids, sizes.__getitem__, CHUNK))
+        chunks = list(portions(ids, sizes.__getitem__, CHUNK))
 
         async def values(chunk: list[int]) -> list[Record]:
             found = await self._warm.get_by_id(chunk, now)
@@ -521,7 +520,7 @@ class TieredStorage(Forwarding, Tiers):
             if self._told_of is None and self._others is not None:
                 # Copies that others have would go on saying that they are warm.
                 await self._others.outlive(self._clock.now())
-            for part in _parts(written.places, lambda place: sizes[place.id], STUBS):
+            for part in portions(written.places, lambda place: sizes[place.id], STUBS):
                 moved.__iadd__(Moved(*await self._warm.put_stubs(name, part)))
                 if self._told_of is not None:
                     # Copies would go on saying that they are warm.
@@ -595,7 +594,7 @@ class TieredStorage(Forwarding, Tiers):
             found, damaged = await self._readable(ids[start : start + PROMOTED], now)
             moved.damaged += damaged
             values = [(m.id, m.seq, m.value) for m in found if m is not None and m.tier == "cold"]
-            for part in _parts(values, lambda value: len(value[2]), STUBS):
+            for part in portions(values, lambda value: len(value[2]), STUBS):
                 moved += Moved(*await self._warm.take_back(part))
         self._counts.promotions += moved.memories
         return moved
@@ -760,17 +759,3 @@ def _problem(damage: Damage) -> Problem:
 
 def _damages(archive: Archive, name: str) -> list[Damage]:
     return [one for one in archive.verify(name) if isinstance(one, Damage)]
-
-
-def _parts(items: Sequence[T], size_of: Callable[[T], int], most: int) -> Iterator[list[T]]:
-    """The items in parts: at most so many, and of about PART_BYTES of values."""
-    part: list[T] = []
-    size = 0
-    for one in items:
-        part.append(one)
-        size += size_of(one)
-        if len(part) == most or size >= PART_BYTES:
-            yield part
-            part, size = [], 0
-    if part:
-        yield part

@@ -6,9 +6,9 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -19,6 +19,7 @@ from unified_memory.model.memory import NO_ATTRIBUTES, Memory
 from unified_memory.model.search import describe
 from unified_memory.model.session import Session
 from unified_memory.storage.dump import Buried, Floor, Row, Space, Used
+from unified_memory.storage.portions import portions
 from unified_memory.storage.sqlite import past
 from unified_memory.storage.sqlite.connection import Database
 from unified_memory.storage.sqlite.languages import Languages
@@ -26,10 +27,8 @@ from unified_memory.storage.sqlite.rows import SIZE
 from unified_memory.storage.sqlite.scopes import scope_tokens
 from unified_memory.storage.sqlite.transaction import BURY, Transaction, keywords_text
 
-T = TypeVar("T")
-# Of one statement: so many rows, or about so many bytes of values.
+# Rows of one statement.
 CHUNK = 1_000
-CHUNK_BYTES = 4 * 1024**2
 MAX_KNOWN_TAGS = 10_000
 
 _encode = msgspec.json.Encoder().encode
@@ -284,20 +283,6 @@ def put_sessions(connection: Database, rows: Iterable[tuple[Session, int]], *, s
     )  # fmt: skip
 
 
-def parts(rows: Iterable[T], size_of: Callable[[T], int]) -> Iterator[list[T]]:
-    """The rows in parts for one statement each."""
-    part: list[T] = []
-    size = 0
-    for row in rows:
-        part.append(row)
-        size += size_of(row)
-        if len(part) == CHUNK or size >= CHUNK_BYTES:
-            yield part
-            part, size = [], 0
-    if part:
-        yield part
-
-
 def memory_bytes(memory: Memory) -> int:
     """About what a memory takes in a statement."""
     return len(memory.value) + len(memory.attributes)
@@ -358,7 +343,7 @@ class Restoring:
             [],
         ):
             self._bury(connection, part)
-        for some in parts(sorted(self._expired), lambda _: 0):
+        for some in portions(sorted(self._expired), lambda _: 0, CHUNK):
             connection.execute(
                 "DELETE FROM past WHERE memory_id IN (SELECT value FROM json_each(?))", (_encode(some).decode(),)
             )
@@ -448,7 +433,7 @@ class Restoring:
     def _put_memories(self, tx: Transaction, rows: Sequence[Memory], now: int) -> None:
         tx.last_id = max(tx.last_id, *(one.id for one in rows))
         tx.last_seq = max(tx.last_seq, *(one.seq for one in rows))
-        for part in parts(rows, memory_bytes):
+        for part in portions(rows, memory_bytes, CHUNK):
             placed = [(one, self._target(one.namespace)) for one in part]
             if not self._whole:
                 of_ids = {one.id for one in part}
@@ -477,7 +462,7 @@ class Restoring:
                 if known.get(one.memory.id, one.memory.version + 1) <= one.memory.version:
                     # It was removed rather than expired: its last version is among those that were replaced.
                     del known[one.memory.id]
-        for part in parts(rows, lambda one: memory_bytes(one.memory)):
+        for part in portions(rows, lambda one: memory_bytes(one.memory), CHUNK):
             put_past(tx.connection, [(one, self._target(one.memory.namespace).id) for one in part])
 
     def _end_link(self, connection: Database) -> None:

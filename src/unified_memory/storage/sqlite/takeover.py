@@ -20,6 +20,7 @@ from unified_memory.model.errors import ConflictError
 from unified_memory.model.history import Event, Kind, Past
 from unified_memory.model.namespace import contains
 from unified_memory.storage.dump import Difference, Mode, Takeover
+from unified_memory.storage.portions import portions
 from unified_memory.storage.sqlite import past, trust
 from unified_memory.storage.sqlite.connection import Database, connect
 from unified_memory.storage.sqlite.dumping import SQLiteSnapshot
@@ -31,7 +32,6 @@ from unified_memory.storage.sqlite.restoring import (
     Filling,
     Target,
     memory_bytes,
-    parts,
     put_past,
     put_sessions,
 )
@@ -346,7 +346,7 @@ class _Replacing:
 
     def _put_past(self, rows: list[Past]) -> None:
         places = dict(self._other.execute("SELECT name, id FROM namespaces WHERE name IS NOT NULL").fetchall())
-        for part in parts(rows, lambda one: memory_bytes(one.memory)):
+        for part in portions(rows, lambda one: memory_bytes(one.memory), CHUNK):
             put_past(self._other, [(one, places[one.memory.namespace]) for one in part])
 
     def _renumber(self) -> None:
@@ -375,7 +375,7 @@ class _Replacing:
         while some := _next(pairs, CHUNK):
             ids = dict(some)
             found = self._other.execute(_BY_ID, (_encode(list(ids)).decode(),))
-            for part in parts(map(memory_of, found), memory_bytes):
+            for part in portions(map(memory_of, found), memory_bytes, CHUNK):
                 filling.drop([memory.id for memory in part])
                 for memory in part:
                     memory.id = ids[memory.id]
@@ -599,7 +599,7 @@ class _Joining:
         while some := _next(coming, CHUNK):
             facts = {row[0]: row[1:] for row in some}
             rows = self._other.execute(_BY_ID, (_encode(list(facts)).decode(),))
-            for part in parts(map(memory_of, rows), memory_bytes):
+            for part in portions(map(memory_of, rows), memory_bytes, CHUNK):
                 events, replaced = [], []
                 for memory in part:
                     number, name, here_id, last, place = facts[memory.id]
@@ -643,7 +643,7 @@ class _Joining:
             while chosen := past.prunable(self._connection, scope, 0, None, CHUNK):
                 past.prune(self._connection, chosen)
         touched = None if plan.new else self._tx.next_seq()
-        for part in parts(snapshot.past(), lambda one: memory_bytes(one.memory)):
+        for part in portions(snapshot.past(), lambda one: memory_bytes(one.memory), CHUNK):
             self._put_past([one for one in part if plan.name_here(one.memory.namespace) is not None], touched)
         put_past(self._connection, [(one, self._targets[one.memory.namespace].id) for one in stays])
 
@@ -685,7 +685,7 @@ class _Joining:
                 "DELETE FROM sessions WHERE namespace_id = ?",
                 [(one.id,) for one in self._targets.values() if contains(self._plan.target, one.name)],
             )
-        for part in parts(snapshot.sessions(), lambda one: len(one.metadata)):
+        for part in portions(snapshot.sessions(), lambda one: len(one.metadata), CHUNK):
             named = [(self._plan.name_here(one.namespace), one) for one in part]
             put_sessions(
                 self._connection,
