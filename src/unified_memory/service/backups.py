@@ -409,6 +409,8 @@ class Backups:
             await self._storage.hold_writes(HELD, self._clock.now() + HOLD_SECONDS * SECOND)
 
         try:
+            # What a killed process held has lapsed.
+            await self._storage.hold_writes(None, self._clock.now())
             await hold()
             async with again(hold, HOLD_AGAIN_SECONDS):
                 yield

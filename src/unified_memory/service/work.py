@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import asynccontextmanager
 from typing import Any, Self, TypeVar
 
-from unified_memory.model.errors import StorageError
+from unified_memory.model.errors import ConflictError, StorageError
 
 T = TypeVar("T")
 # How far work has come, and how far it goes (None: nobody knows).
@@ -131,6 +131,10 @@ async def again(work: Callable[[], Awaitable[object]], seconds: float) -> AsyncI
                 await work()
             except StorageError as error:
                 log.warning("What a backup holds for itself cannot be renewed: %s", error.detail)
+            except ConflictError as error:
+                # Whatever it is held for will find so.
+                log.warning("What a backup held for itself is lost: %s", error.detail)
+                return
 
     repeating = asyncio.create_task(repeat(), name="renewing")
     try:

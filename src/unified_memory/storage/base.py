@@ -601,7 +601,8 @@ class Storage(ABC):
         """Switches writes off in every process, as `set_read_only` does, until that instant; None lets them go on.
 
         For work that must not be overtaken: whoever does it says so again and again, and where it is killed writes go on by
-        themselves. `read_only` tells the reason.
+        themselves. `read_only` tells the reason. Raises ConflictError where they were held and that has lapsed, since others may
+        have written: who holds them for the first time lets them go on before.
         """
 
     # ---- everything, out and in again

@@ -16,6 +16,9 @@ from unified_memory.model.memory import Memory
 from unified_memory.model.namespace import NamespaceConfig
 from unified_memory.model.session import Session
 
+# What whoever holds writes is told where that came to its end before the work did.
+LAPSED = "Writes were held no longer; others may have written meanwhile"
+
 
 class Space(Struct):
     """A namespace that is there. `number`: another one of the same name has another number. `top_version`: no version that was

@@ -670,6 +670,7 @@ class TakeoverContract(Opened):
             await storage.take_over(other, REPLACE, NOW)
         assert comparable(await dumped(storage)) == before
         await storage.set_read_only(None)
+        await storage.hold_writes(None, 0)
         await storage.hold_writes("a restore", NEVER)
         await storage.take_over(other, REPLACE, NOW)
         await storage.hold_writes(None, 0)

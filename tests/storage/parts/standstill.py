@@ -5,7 +5,7 @@ import pytest
 from tests.storage.drafts import NOW, apply, remove, removing, store, storing, version_of
 from tests.storage.parts.opened import LATER, NEVER, Opened
 from unified_memory.model.clock import SystemClock
-from unified_memory.model.errors import ReadOnlyError
+from unified_memory.model.errors import ConflictError, ReadOnlyError
 from unified_memory.model.namespace import NamespaceConfig
 from unified_memory.model.session import Session, WithMemories
 from unified_memory.storage.base import Access, Storage
@@ -61,6 +61,18 @@ class StandstillContract(Opened):
         await apply(storage, storing("k"))
         await storage.put_namespace("n", NamespaceConfig(), NOW, create=True)
         await storage.move(("default", "k"), ("n", "k"), NOW)
+
+    async def test_a_hold_that_has_lapsed_is_not_taken_up_again(self, storage: Storage) -> None:
+        await storage.hold_writes("a restore", SystemClock().now())
+        # Whoever holds was asleep, and another one writes.
+        await store(storage, "k")
+        with pytest.raises(ConflictError):
+            await storage.hold_writes("a restore", NEVER)
+        await store(storage, "k")
+        await storage.hold_writes(None, 0)
+        await storage.hold_writes("a restore", NEVER)
+        with pytest.raises(ReadOnlyError):
+            await store(storage, "k")
 
     async def test_a_hold_and_read_only_do_not_disturb_each_other(self, storage: Storage) -> None:
         await storage.set_read_only("the disk is full")

@@ -10,6 +10,7 @@ from msgspec import MsgspecError, structs
 from unified_memory.model.analysis import ENGLISH
 from unified_memory.model.errors import (
     AlreadyExistsError,
+    ConflictError,
     IdempotencyMismatchError,
     InvalidInputError,
     MemoryNotFoundError,
@@ -61,7 +62,7 @@ from unified_memory.storage.base import (
     VectorCounts,
     VectorNews,
 )
-from unified_memory.storage.dump import Buried
+from unified_memory.storage.dump import LAPSED, Buried
 from unified_memory.storage.inmemory.dumping import DumpPart
 from unified_memory.storage.inmemory.past import PastPart
 from unified_memory.storage.inmemory.ranking import Ranking
@@ -654,6 +655,8 @@ class InMemoryStorage(PastPart, DumpPart, TakeoverPart):
 
     async def hold_writes(self, reason: str | None, until: int) -> None:
         """See `Storage.hold_writes`."""
+        if reason is not None and self._held is not None and self._held[1] <= self._clock.now():
+            raise ConflictError(LAPSED)
         self._held = None if reason is None else (reason, until)
 
     async def lease(self, name: str, holder: str, now: int, until: int) -> bool:

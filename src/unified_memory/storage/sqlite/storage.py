@@ -15,6 +15,7 @@ import msgspec
 from unified_memory.model.clock import Clock, SystemClock
 from unified_memory.model.errors import (
     ArchiveMissingError,
+    ConflictError,
     MemoryNotFoundError,
     StorageBusyError,
     StorageCorruptError,
@@ -47,7 +48,7 @@ from unified_memory.storage.base import (
     VectorCounts,
     VectorNews,
 )
-from unified_memory.storage.dump import Difference, Row, Snapshot, Takeover
+from unified_memory.storage.dump import LAPSED, Difference, Row, Snapshot, Takeover
 from unified_memory.storage.sqlite import feed, past, search, stubs, trust, vectors
 from unified_memory.storage.sqlite import takeover as takeovers
 from unified_memory.storage.sqlite.check import check_all
@@ -701,9 +702,13 @@ class SQLiteStorage(Warm):
         await self._write.do(lambda tx: tx.connection.execute("UPDATE counters SET read_only = ?", (reason,)))
 
     async def hold_writes(self, reason: str | None, until: int) -> None:
-        await self._write.do(
-            lambda tx: tx.connection.execute("UPDATE counters SET held_reason = ?, held_until = ?", (reason, until))
-        )
+        def work(tx: Transaction) -> None:
+            held, held_until = tx.connection.execute("SELECT held_reason, held_until FROM counters").get
+            if reason is not None and held is not None and held_until <= self._clock.now():
+                raise ConflictError(LAPSED)
+            tx.connection.execute("UPDATE counters SET held_reason = ?, held_until = ?", (reason, until))
+
+        await self._write.do(work)
 
     async def lease(self, name: str, holder: str, now: int, until: int) -> bool:
         return await self._write.do(
