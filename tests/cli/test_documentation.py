@@ -135,7 +135,7 @@ SERVICE = "http://127.0.0.1:3200"
 def test_the_examples_of_other_pages_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside a service on the same directory; of what goes on for ever the first event is awaited."""
     if shutil.which("curl") is None:
-        absent("curl is not installed")
+        absent("curl is not installed; scripts/setup --system does it")
     monkeypatch.chdir(tmp_path)
     text = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
     lines = [line for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]

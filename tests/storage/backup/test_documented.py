@@ -65,7 +65,8 @@ def test_the_steps_of_the_page_work_with_the_standard_library(tmp_path: Path) ->
 def test_the_commands_of_the_page_run(tmp_path: Path) -> None:
     found = {program: shutil.which(program) for program in PROGRAMS}
     if None in found.values():
-        absent(f"Not installed: {', '.join(program for program, path in found.items() if path is None)}")
+        lacking = ", ".join(program for program, path in found.items() if path is None)
+        absent(f"Not installed: {lacking}; scripts/setup --system does it")
     manifest = back_up(tmp_path)
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", COMMANDS[0]],
@@ -98,7 +99,7 @@ def test_the_commands_of_the_page_run(tmp_path: Path) -> None:
 
 def test_the_program_that_checks_sums_finds_damage(tmp_path: Path) -> None:
     if shutil.which("sha256sum") is None:
-        absent("Not installed: sha256sum")
+        absent("Not installed: sha256sum, which comes with coreutils")
     back_up(tmp_path, {"used": ROWS["used"]})
     check = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
     assert subprocess.run(check, cwd=tmp_path / ID, check=False, capture_output=True).returncode == 0
