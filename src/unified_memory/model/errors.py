@@ -8,8 +8,10 @@
     │   ├── MalformedInputError · TooLargeError · EmptyQueryError · InvalidCursorError · IdempotencyMismatchError
     ├── ConflictError
     │   ├── VersionConflictError · AlreadyExistsError · NamespaceNotEmptyError · InProgressError · BackupDamagedError
+    │   ├── MigrationStateError
     ├── RefusedError
     │   ├── PermissionDeniedError · ReadOnlyError · QuotaExceededError
+    ├── SourceError: SourceUnavailableError
     └── StorageError
         ├── StorageFullError · StorageBusyError · StorageCorruptError
         └── SchemaTooNewError · UnsuitableDirectoryError
@@ -243,6 +245,15 @@ class BackupDamagedError(ConflictError):
         )
 
 
+class MigrationStateError(ConflictError):
+    """What is asked of a migration does not follow on the state that it is in; `state` tells which."""
+
+    code = "migration_state"
+
+    def __init__(self, detail: str, state: str, *, hint: str | None = None, **facts: Any) -> None:
+        super().__init__(detail, hint=hint, state=state, **facts)
+
+
 class RefusedError(UnifiedMemoryError):
     """Understood, and not allowed."""
 
@@ -273,6 +284,21 @@ class QuotaExceededError(RefusedError):
         super().__init__(
             f"{quota} of {namespace or 'the service'} is {limit}", namespace=namespace, quota=quota, limit=limit
         )
+
+
+class SourceError(UnifiedMemoryError):
+    """Another program's memories cannot be read, or not be written back: they are not what they were said to be, or damaged."""
+
+    code = "source_error"
+
+    def __init__(self, kind: str, location: str, detail: str, *, hint: str | None = None, **facts: Any) -> None:
+        super().__init__(detail, hint=hint, kind=kind, location=location, **facts)
+
+
+class SourceUnavailableError(SourceError):
+    """The source does not answer, or is busy; later it may."""
+
+    code = "source_unavailable"
 
 
 class StorageError(UnifiedMemoryError):

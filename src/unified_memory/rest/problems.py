@@ -17,6 +17,8 @@ STATUS: tuple[tuple[type[errors.UnifiedMemoryError], int], ...] = (
     (errors.InvalidInputError, 422),
     (errors.ConflictError, 409),
     (errors.RefusedError, 403),
+    (errors.SourceUnavailableError, 503),
+    (errors.SourceError, 422),
     (errors.StorageFullError, 507),
     (errors.StorageBusyError, 503),
     (errors.SchemaTooNewError, 503),
