@@ -31,6 +31,7 @@ from unified_memory.model.memory import DEFAULT_IMPORTANCE, Memory
 from unified_memory.model.query import decode_cursor, encode_cursor
 from unified_memory.model.value import encode
 from unified_memory.service.contexts import Loaded, normalise
+from unified_memory.service.labels import Label, label_of, shown_created_at, shown_importance
 from unified_memory.service.requests import Idempotent
 
 INSTRUCTIONS = (
@@ -109,12 +110,12 @@ def _limit(sent: Any) -> int:
     return int(number)
 
 
-def _context_id(sent: Any) -> int:
-    """An integer, or its digits with blanks around; 0, which nothing has, for anything else."""
+def _context_id(sent: Any) -> Label:
+    """An integer, or its digits with blanks around; another text as it is, and 0, which nothing has, for anything else."""
     if isinstance(sent, str):
         digits = sent.strip()
         digits = digits.lstrip("0") or digits[-1:]
-        return int(digits) if digits.isdecimal() and len(digits) <= _INTEGER_DIGITS else 0
+        return int(digits) if digits.isdecimal() and len(digits) <= _INTEGER_DIGITS else sent
     return sent if isinstance(sent, int) and not isinstance(sent, bool) else 0
 
 
@@ -186,8 +187,14 @@ def _content(memory: Memory) -> str:
     return value if isinstance(value, str) else memory.value.decode()
 
 
+def _created(memory: Memory) -> str:
+    """Month, day and minute of its creation; of one from an older service as that showed it."""
+    older = shown_created_at(memory)
+    return _local(memory.created_at, "%m-%d %H:%M") if older is None else older[5:16].replace("T", " ")
+
+
 def _entry(memory: Memory) -> str:
-    told = f"(ID: {memory.id}, Importance: {memory.importance}/10 ({_local(memory.created_at, '%m-%d %H:%M')}))\n"
+    told = f"(ID: {label_of(memory)}, Importance: {shown_importance(memory)}/10 ({_created(memory)}))\n"
     if memory.tags:
         told += f"🏷️ Tags: {', '.join(sorted(memory.tags))}\n"
     return f"{told}📝 {_content(memory)}\n\n"
@@ -284,6 +291,7 @@ async def _load(call: Call, arguments: Arguments, *, cut: bool) -> Answer:
                 shown=wanted.shown,
                 namespace=wanted.namespace,
                 cursor=cursor,
+                alone=not cut,
             )
     except _FilterError as error:
         return failed(error, f"❌ Error: {error.detail}")
@@ -383,7 +391,7 @@ def _json(label: str, loaded: Loaded | None, budget: int | None) -> Answer:
     if loaded is not None and loaded.contexts:
         records = [
             {
-                "id": memory.id,
+                "id": label_of(memory),
                 "created_at": to_rfc3339(memory.created_at),
                 "importance": memory.importance,
                 "tags": list(memory.tags),
@@ -432,7 +440,7 @@ async def _forget(call: Call, arguments: Arguments) -> Answer:
 # ---- list_all_projects
 async def _projects(call: Call, arguments: Arguments, *, cut: bool) -> Answer:
     try:
-        names = await call.service.contexts.projects(call.principal)
+        names = await call.service.contexts.projects(call.principal, alone=not cut)
         budget = _max_tokens(arguments) if cut else None
         first = _place(names, _cursor(arguments)) if cut else 0
     except UnifiedMemoryError as error:

@@ -445,6 +445,8 @@ class Backups:
 
             await work.end(asyncio.to_thread(put_back, readings, put, tally, work))
             await work.end(aside.all_back(now))
+            if tally.label:
+                await aside.reserve_ids(tally.label)
             await compare_counts(aside, links[-1], tally.expired, now)
             yield aside, tally
         finally:

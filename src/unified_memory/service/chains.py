@@ -15,6 +15,7 @@ from unified_memory.model.errors import (
 from unified_memory.model.history import Past
 from unified_memory.model.memory import Memory
 from unified_memory.model.when import read_instant
+from unified_memory.service.labels import highest_label
 from unified_memory.service.requests import RestoreRequest
 from unified_memory.service.work import Work
 from unified_memory.storage.backup import KINDS, Manifest, Place, Reading
@@ -33,7 +34,9 @@ SEARCHED = 20
 
 
 class Tally:
-    """What was put back. `ids`: some of the memories, spread over all."""
+    """What was put back. `ids`: some of the memories, spread over all. `label`: the highest number by which one goes that is not
+    its id.
+    """
 
     def __init__(self, now: int) -> None:
         self._now = now
@@ -41,6 +44,7 @@ class Tally:
         self._expired: set[tuple[str, str]] = set()
         self._memories = 0
         self.ids: list[int] = []
+        self.label = 0
 
     @property
     def expired(self) -> dict[str, int]:
@@ -52,6 +56,7 @@ class Tally:
 
     def add(self, rows: Sequence[Row], stride: int) -> None:
         """Rows of one kind, all where they are Spaces. Of every `stride` memories one is remembered."""
+        self.label = max(self.label, highest_label(row.attributes for row in rows if isinstance(row, Memory)))
         for row in rows:
             if isinstance(row, Buried):
                 self._expired.discard((row.namespace, row.key))

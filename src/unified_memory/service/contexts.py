@@ -2,20 +2,22 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from unified_memory.model.clock import SECOND, Clock
-from unified_memory.model.errors import InvalidInputError, MemoryNotFoundError, VersionConflictError
+from unified_memory.model.errors import ConflictError, InvalidInputError, MemoryNotFoundError, VersionConflictError
 from unified_memory.model.memory import Memory
 from unified_memory.model.namespace import check_namespace, contains
 from unified_memory.model.principal import Principal
 from unified_memory.model.query import (
     MAX_LIMIT,
+    And,
     Comparison,
     Filter,
+    Not,
     Op,
     Or,
     Selection,
@@ -26,12 +28,13 @@ from unified_memory.model.query import (
     parse_order,
 )
 from unified_memory.model.value import encode
+from unified_memory.service.labels import CONTEXT_PREFIX, MARK, Label, own_label, shown_importance
 from unified_memory.service.memories import Memories, mint_key
 from unified_memory.service.projects import PROJECTS, project_namespace, project_of
 from unified_memory.service.requests import Conditions, Idempotent, StoreRequest
+from unified_memory.sources.base import LEGACY_IMPORTANCE
 from unified_memory.storage.base import Storage, TagUse
 
-CONTEXT_PREFIX = "context/"
 GENERAL = "general"
 HIGH_IMPORTANCE = 8
 DAY_SECONDS = 86_400
@@ -47,12 +50,18 @@ RECOUNT_SECONDS = 60
 _MOST_ADDED = 64
 
 _IMPORTANCE = parse_field("importance")
+_OLDER_IMPORTANCE = parse_field(f"metadata.{LEGACY_IMPORTANCE}")
+_KEY = parse_field("key")
 _CREATED_AT = parse_field("created_at")
 _TAGS = parse_field("tags")
 _NEWEST = parse_order("-created_at")
 _HIGHEST_ID = parse_order("-id")
 _SOONEST = parse_order("expires_at")
 _EXPIRES = Comparison(parse_field("expires_at"), Op.EXISTS, True)  # noqa: FBT003 - an operand
+_IS_CONTEXT = Comparison(_KEY, Op.STARTSWITH, CONTEXT_PREFIX)
+_LEAST, _MOST_IMPORTANT = 1, 10
+# Of several that go by one id so many are told.
+_LABELLED = 3
 log = logging.getLogger("unified_memory.contexts")
 
 
@@ -147,8 +156,10 @@ class Contexts:
         shown: int,
         namespace: str | None = None,
         cursor: str | None = None,
+        alone: bool = False,
     ) -> Loaded:
         """Finds the newest `limit` contexts (below 0: all) of that importance or more; the newest `shown` of them to be shown.
+        With `alone` only what was saved as a context, else whatever lies there.
 
         With `tags` those that have one of them; the limit then takes the highest ids before importance is asked, and one
         below 0 leaves out as many of the oldest, as the older server did. `cursor` goes on before what a load has shown.
@@ -160,17 +171,18 @@ class Contexts:
         now = self._clock.now()
         limit = min(limit, _MOST)
         scopes, recursive = principal.reach(name, recursive=False)
-        enough = Comparison(_IMPORTANCE, Op.GTE, importance)
+        kind = _IS_CONTEXT if alone else None
+        enough = every(_at_least(importance), kind)
         tagged = _any_of(tags)
         newest = Selection(scopes, recursive, every(enough, tagged), _NEWEST, limit, after)
         if limit == 0 or (tags and tagged is None):
             return Loaded([], 0, 0, 0, [], more=False, listing=listing)
         if tagged is not None and after is None:
             page = await self._storage.select(
-                Selection(scopes, recursive, tagged, _HIGHEST_ID, None if limit < 0 else limit), now
+                Selection(scopes, recursive, every(tagged, kind), _HIGHEST_ID, None if limit < 0 else limit), now
             )
             found = sorted(
-                (m for m in page.items if m.importance >= importance), key=lambda m: m.created_at, reverse=True
+                (m for m in page.items if _importance_of(m) >= importance), key=lambda m: m.created_at, reverse=True
             )
             if limit < 0:
                 found = found[:limit]
@@ -185,12 +197,13 @@ class Contexts:
             loaded.tags = await self._top(everywhere, LOADED_TAGS, LOADED_TAGS_MIN_USAGE)
         return loaded
 
-    async def forget(self, principal: Principal, number: int, idempotent: Idempotent | None = None) -> Memory:
-        """Deletes the context of that id: a memory of a project, or one that was saved as a context elsewhere.
+    async def forget(self, principal: Principal, label: Label, idempotent: Idempotent | None = None) -> Memory:
+        """Deletes the context that the tools show under that id: a memory of a project, or one that was saved as a context
+        elsewhere.
 
-        Raises MemoryNotFoundError.
+        Raises MemoryNotFoundError, and ConflictError where several go by it.
         """
-        memory = await self._context(principal, number)
+        memory = await self._context(principal, label)
         # Nothing has a minted key: by it only a repetition of the call that deleted finds its first answer.
         place = (*principal.narrowed(PROJECTS), PROJECTS)[0], CONTEXT_PREFIX + mint_key()
         version = 0
@@ -201,24 +214,20 @@ class Contexts:
                 return await self._memories.delete(principal, *place, Conditions(version=version), idempotent)
             except VersionConflictError:
                 # It has changed meanwhile, or another memory has taken its key.
-                memory = await self._context(principal, number)
+                memory = await self._context(principal, label)
                 if memory is None:
-                    raise MemoryNotFoundError("", f"id {number}") from None
+                    raise MemoryNotFoundError("", f"id {label}") from None
             except MemoryNotFoundError:
-                raise MemoryNotFoundError("", f"id {number}") from None
+                raise MemoryNotFoundError("", f"id {label}") from None
 
-    async def projects(self, principal: Principal) -> list[str]:
-        """The names of the projects that hold a visible memory, in order of code points."""
-        scopes, now = principal.narrowed(PROJECTS), self._clock.now()
+    async def projects(self, principal: Principal, *, alone: bool = False) -> list[str]:
+        """The names of the projects that hold a visible memory (`alone`: a context), in order of code points."""
         names: set[str] = set()
-        after: str | None = None
-        while True:
-            page = await self._storage.list_namespaces(scopes, now, depth=None, limit=MAX_LIMIT, after=after)
-            told = (project_of(one.name) for one in page.items if one.memories)
-            names.update(name for name in told if name is not None)
-            if page.next is None:
-                return sorted(names)
-            after = str(page.next[0])
+        async for namespace in self._namespaces(principal):
+            name = project_of(namespace)
+            if name is not None and (not alone or await self._first(namespace, _IS_CONTEXT)):
+                names.add(name)
+        return sorted(names)
 
     async def popular_tags(
         self, principal: Principal, project: str | None, *, limit: int = 20, min_usage: float = 1
@@ -242,11 +251,47 @@ class Contexts:
             return ""
 
     # ---- within
-    async def _context(self, principal: Principal, number: int) -> Memory | None:
-        if not 0 < number <= _LAST_ID:
-            return None
-        memory = (await self._storage.get_by_id([number], self._clock.now()))[0]
-        return memory if memory is not None and _is_context(memory) and principal.sees(memory.namespace) else None
+    async def _context(self, principal: Principal, label: Label) -> Memory | None:
+        """The context that goes by that id. Raises ConflictError where several do."""
+        found = await self._labelled(principal, label)
+        if isinstance(label, int) and 0 < label <= _LAST_ID:
+            memory = (await self._storage.get_by_id([label], self._clock.now()))[0]
+            ours = memory is not None and _is_context(memory) and principal.sees(memory.namespace)
+            # One that goes by another id is not meant, and a file of the bank beside a context that goes by it is not either.
+            if ours and memory is not None and own_label(memory) is None:
+                found += [] if found and not memory.key.startswith(CONTEXT_PREFIX) else [memory]
+        if len(found) > 1:
+            keys = [f"{one.namespace}: {one.key}" for one in found]
+            raise ConflictError(
+                f"Several contexts go by the id {label}", hint="Delete the one that is meant by its key", keys=keys
+            )
+        return found[0] if found else None
+
+    async def _labelled(self, principal: Principal, label: Label) -> list[Memory]:
+        """What came from an older service, where it had that id."""
+        if not _encodable(str(label)):
+            return []
+        named = Comparison(_KEY, Op.STARTSWITH, f"{CONTEXT_PREFIX}{label}{MARK}")
+        found = [
+            one async for place in self._namespaces(principal) for one in await self._first(place, named, _LABELLED)
+        ]
+        return [memory for memory in found if own_label(memory) == label]
+
+    async def _first(self, namespace: str, where: Filter, limit: int = 1) -> list[Memory]:
+        return (await self._storage.select(Selection((namespace,), False, where, limit=limit), self._clock.now())).items  # noqa: FBT003
+
+    async def _namespaces(self, principal: Principal) -> AsyncIterator[str]:
+        """Those below `projects` that hold a visible memory."""
+        scopes, now = principal.narrowed(PROJECTS), self._clock.now()
+        after: str | None = None
+        while True:
+            page = await self._storage.list_namespaces(scopes, now, depth=None, limit=MAX_LIMIT, after=after)
+            for one in page.items:
+                if one.memories:
+                    yield one.name
+            if page.next is None:
+                return
+            after = str(page.next[0])
 
     def _namespace(self, project: str | None, namespace: str | None) -> str:
         if namespace is not None:
@@ -369,6 +414,21 @@ class Contexts:
             )
             held.places[use.newest] = {tag: place for m in page.items for place, tag in enumerate(m.tags)}
         return held.places[use.newest]
+
+
+def _at_least(importance: float) -> Filter:
+    """What the older service had at that importance or above: of what lies outside of 1 to 10 ours only knows the nearest."""
+    enough = Comparison(_IMPORTANCE, Op.GTE, importance)
+    if importance > _MOST_IMPORTANT:
+        return Comparison(_OLDER_IMPORTANCE, Op.GTE, importance)
+    if importance <= _LEAST:
+        return And((enough, Not(Comparison(_OLDER_IMPORTANCE, Op.LT, importance))))
+    return enough
+
+
+def _importance_of(memory: Memory) -> float:
+    told = shown_importance(memory)
+    return told if isinstance(told, int | float) else memory.importance
 
 
 def _is_context(memory: Memory) -> bool:

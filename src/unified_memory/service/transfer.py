@@ -32,6 +32,7 @@ from unified_memory.model.value import MAX_DEPTH
 from unified_memory.service.access import Accesses
 from unified_memory.service.drafting import TAG_BYTES, Limits, inherited_expiry, read_store
 from unified_memory.service.guard import Guard
+from unified_memory.service.labels import highest_label
 from unified_memory.service.namespaces import every_namespace, read_config
 from unified_memory.service.requests import NO_VALUE, StoreRequest
 from unified_memory.service.work import Advance
@@ -290,6 +291,8 @@ class _Import:
 
     async def _write(self, batch: list[_Record]) -> None:
         now = self._clock.now()
+        if label := highest_label(one.draft.attributes for one in batch):
+            await self._storage.reserve_ids(label)
         edits = [Edit(one.namespace, one.key, partial(self._decide, one, now), whole=True) for one in batch]
         outcomes = await self._storage.edit(edits, now)
         if isinstance(outcomes, Replayed):  # only a unit with an idempotency key can be

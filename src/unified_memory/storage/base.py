@@ -382,6 +382,10 @@ class Storage(ABC):
         """Adds accesses to the memories that are still there. Changes no version, no updated_at, no seq."""
 
     @abstractmethod
+    async def reserve_ids(self, last: int) -> None:
+        """No memory gets an id up to that one from now on: others go by these numbers already."""
+
+    @abstractmethod
     async def expire(self, now: int, limit: int) -> list[tuple[str, int]]:
         """Removes up to `limit` memories whose time has passed, of any namespace; (namespace, how many) of what went.
 

@@ -56,3 +56,12 @@ class OriginContract(Opened):
         row = await former(storage, "k", 1, now=LATER)
         assert (row.memory.created_at, row.memory.updated_at, row.ended_at) == (LONG_AGO, THEN, LATER)
         assert (row.memory.access_count, row.memory.last_accessed) == (0, None)
+
+    async def test_reserved_ids_are_given_to_none(self, storage: Storage) -> None:
+        first = await store(storage, "k")
+        await storage.reserve_ids(first.id + 40)
+        second = await store(storage, "l")
+        assert second.id == first.id + 41
+        await storage.reserve_ids(3)
+        assert (await store(storage, "m")).id == second.id + 1
+        assert await storage.check(fix=False) == []

@@ -645,6 +645,10 @@ class InMemoryStorage(PastPart, DumpPart, TakeoverPart):
             last_seq=self._seq,
         )
 
+    async def reserve_ids(self, last: int) -> None:
+        """See `Storage.reserve_ids`."""
+        self._last_id = max(self._last_id, last)
+
     async def read_only(self) -> str | None:
         """See `Storage.read_only`."""
         return self._why_read_only()

@@ -689,6 +689,13 @@ class SQLiteStorage(Warm):
         stored = await self.size() if "" in scopes else None
         return await self._read(lambda connection: _stats(connection, scopes, now, top, stored))
 
+    async def reserve_ids(self, last: int) -> None:
+        def work(tx: Transaction) -> None:
+            tx.last_id = max(tx.last_id, last)
+            tx.connection.execute("UPDATE counters SET last_id = ?", (tx.last_id,))
+
+        await self._write.do(work)
+
     async def read_only(self) -> str | None:
         with storage_errors():
             row = self._read_point("SELECT read_only, held_reason, held_until FROM counters")
