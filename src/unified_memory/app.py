@@ -1,11 +1,19 @@
 """The whole service as one ASGI application."""
 
+from typing import Any
+
 from unified_memory.mcp.endpoint import PATH as MCP_PATH
 from unified_memory.mcp.endpoint import MCPEndpoint
+from unified_memory.mcp.profiles import profile
+from unified_memory.mcp.tool import Call, call_tool
+from unified_memory.model.principal import ANONYMOUS
 from unified_memory.rest import RestApplication
 from unified_memory.rest.exchange import Message, Receive, Scope, Send
+from unified_memory.rest.migration import Reachable
+from unified_memory.service.replaying import Answers
 from unified_memory.service.service import Service
 from unified_memory.settings import Settings
+from unified_memory.sources.base import EXTENDED_MEMORY, MEMORY_BANK
 from unified_memory.worker import Worker
 
 # How often is looked whether a backup is due; its schedule goes by the minute.
@@ -13,11 +21,20 @@ BACKUP_SECONDS = 60.0
 
 
 class App:
-    """REST and MCP; the dashboard will stand beside them. Under a server the lifespan opens and closes the service."""
+    """REST and MCP; the dashboard will stand beside them. Under a server the lifespan opens and closes the service.
 
-    def __init__(self, service: Service, settings: Settings) -> None:
+    `anything`: whoever calls may name any source of a migration, as a command on the machine itself does.
+    """
+
+    def __init__(self, service: Service, settings: Settings, *, anything: bool = False) -> None:
         self.service = service
-        self._rest = RestApplication(service, max_body=settings.max_body_bytes, name=settings.service_name)
+        service.migration.answers = answers_of(service)
+        self._rest = RestApplication(
+            service,
+            max_body=settings.max_body_bytes,
+            name=settings.service_name,
+            reachable=Reachable(settings.migration_dir, anything),
+        )
         self.mcp = MCPEndpoint(
             service,
             name=settings.service_name,
@@ -80,6 +97,22 @@ class App:
         await self.service.close()
 
 
-def make_app(service: Service, settings: Settings) -> App:
-    """The application over a service. Whoever calls it without a lifespan opens and closes the service."""
-    return App(service, settings)
+def answers_of(service: Service) -> Answers:
+    """What our tools answer to a client of an older service, as text; the service may be named by its profile, too."""
+
+    async def answers(older: str, tool: str, arguments: dict[str, Any]) -> str:
+        # The two memory banks spell their arguments differently.
+        bank = "memory-bank-pypi" if "project_name" in arguments else "memory-bank"
+        tools = profile({EXTENDED_MEMORY: "extended-memory", MEMORY_BANK: bank}.get(older, older))
+        answer = await call_tool(tools, Call(service, ANONYMOUS), tool, arguments)
+        return answer.text or ""
+
+    return answers
+
+
+def make_app(service: Service, settings: Settings, *, anything: bool = False) -> App:
+    """The application over a service. Whoever calls it without a lifespan opens and closes the service.
+
+    `anything` as of `App`.
+    """
+    return App(service, settings, anything=anything)

@@ -65,6 +65,8 @@ def build(settings: Settings, clock: Clock | None = None, *, copies: bool = True
             ),
             make_key(settings),
             settings.database.parent,
+            settings.database.parent / "migration",
+            settings.backups / "pre-migration",
         ),
     )
     service.contexts.instructions = settings.instructions

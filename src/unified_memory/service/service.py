@@ -18,6 +18,7 @@ from unified_memory.service.history import Histories
 from unified_memory.service.jobs import Jobs
 from unified_memory.service.meaning import Meanings
 from unified_memory.service.memories import Memories
+from unified_memory.service.migration import MemoryMigrationManager
 from unified_memory.service.namespaces import Namespaces
 from unified_memory.service.searching import Searching
 from unified_memory.service.sessions import Sessions
@@ -40,7 +41,7 @@ MEANING_CACHE = 256 * 1024**2
 class Safekeeping(Struct, frozen=True):
     """What is kept beside the present. `keeping`: former versions, where a namespace says nothing; `changes_days`: the feed of
     changes. `place`: where backups lie, None for nowhere, made as `policy` says, encrypted with `key`. `data`: a directory on the
-    disk of the storage.
+    disk of the storage. `migration`: where the ledger and reports of a migration lie, `points`: where its rollback points do.
     """
 
     keeping: Keeping = Keeping()
@@ -49,6 +50,8 @@ class Safekeeping(Struct, frozen=True):
     policy: BackupPolicy = BackupPolicy()
     key: Key | None = None
     data: "Path | None" = None
+    migration: "Path | None" = None
+    points: "Path | None" = None
 
 
 class Service(Struct):
@@ -69,6 +72,7 @@ class Service(Struct):
     contexts: Contexts
     graph: Graph
     bank: Bank
+    migration: MemoryMigrationManager
     meaning: Meanings | None = None
 
     async def open(self) -> None:
@@ -79,6 +83,7 @@ class Service(Struct):
     async def close(self) -> None:
         """Ends jobs, writes down what was gathered, closes the storage."""
         await self.jobs.close()
+        await self.migration.close()
         if self.meaning is not None:
             await self.meaning.close()
         try:
@@ -127,5 +132,6 @@ def assemble(
         Contexts(storage, memories, clock),
         Graph(storage, memories, clock, guard),
         Bank(storage, memories, clock),
+        MemoryMigrationManager(storage, clock, guard, backups, kept.migration, kept.points),
         meaning,
     )
