@@ -47,7 +47,13 @@ HOSTILE = [
 def test_the_public_names_are_these() -> None:
     assert package.__all__ == [
         "UNSET",
+        "Breaker",
+        "BreakerState",
+        "Retries",
         "ServiceUnavailableError",
+        "Spool",
+        "SpoolError",
+        "SpoolFullError",
         "SyncUnifiedMemoryClient",
         "UnexpectedAnswerError",
         "UnifiedMemoryClient",

@@ -1,32 +1,59 @@
 """The client for asynchronous programs."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from functools import wraps
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, cast
 
 import httpx2
+from msgspec import Struct
 
-from unified_memory.client import protocol
+from unified_memory.client import fallback, protocol
 from unified_memory.client.connection import (
     DEFAULT_TIMEOUT_SECONDS,
     answer_of,
     as_method,
     async_pieces,
     check_url,
+    checked,
     failed,
     head_of,
     options,
     request_of,
 )
 from unified_memory.client.errors import ServiceUnavailableError
+from unified_memory.client.fallback import Ask, AskOlder, Means, Pause, Replay, Step, Steps, plain, replay
 from unified_memory.client.protocol import DEFAULT_URL, Answer, Call, Flow, Listing
+from unified_memory.client.resilience import (
+    REPLAY_SECONDS,
+    RETRIES,
+    Attempts,
+    Breaker,
+    BreakerState,
+    Outcome,
+    Retries,
+    is_reached,
+    with_key,
+)
+from unified_memory.client.spool import Spool
+from unified_memory.model.errors import InvalidInputError, UnifiedMemoryError
 
 P = ParamSpec("P")
 T = TypeVar("T")
 PageT = TypeVar("PageT")
 ItemT = TypeVar("ItemT")
+
+
+logger = logging.getLogger(__name__)
+
+
+class _Older(Struct, frozen=True):
+    url: str
+    http: httpx2.AsyncClient
+    breaker: Breaker
 
 
 class Sender(Protocol):
@@ -67,6 +94,17 @@ def _flow(build: Callable[P, Flow[ItemT]]) -> Callable[Concatenate["UnifiedMemor
             yield item
 
     return as_method(flow, build)
+
+
+def _kept(
+    build: Callable[Concatenate[Means, P], Steps[T]],
+) -> Callable[Concatenate["UnifiedMemoryClient", P], Coroutine[None, None, T]]:
+    @wraps(build)
+    async def operation(self: "UnifiedMemoryClient", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        self._begin_replays()
+        return await self._carry_out(build(self._means, *args, **kwargs))
+
+    return as_method(operation, build, skipped=1)
 
 
 class _Part:
@@ -114,6 +152,12 @@ class UnifiedMemoryClient:
         headers: Mapping[str, str] | None = None,
         timeout: float | None = DEFAULT_TIMEOUT_SECONDS,
         transport: httpx2.AsyncBaseTransport | None = None,
+        retries: Retries | None = RETRIES,
+        breaker: Breaker | None = None,
+        spool: Spool | Path | str | None = None,
+        fallback_url: str | None = None,
+        fallback_transport: httpx2.AsyncBaseTransport | None = None,
+        replay_every: float = REPLAY_SECONDS,
     ) -> None:
         """A client that connects with its first call.
 
@@ -122,28 +166,127 @@ class UnifiedMemoryClient:
             headers: Sent with every request.
             timeout: Seconds to wait for the connection, and then for each part of the answer; None: for ever.
             transport: Takes the place of the network.
+            retries: How calls are made again that may be; None: never. Writes get an Idempotency-Key where they are.
+            breaker: Keeps calls from a service that does not answer; None: one of the client's own.
+            spool: Keeps writes `with_fallback` while the service is away: a file, or a spool that several clients share. It is
+                replayed in the background.
+            fallback_url: Where the older service is, for operations `with_fallback`.
+            fallback_transport: Takes the place of the network on the way there.
+            replay_every: Seconds between looks into the spool.
         """
         self.url = check_url(url)
         self._timeout = timeout
         self._http = httpx2.AsyncClient(transport=transport, **options(self.url, headers, timeout))
+        self._retries = retries
+        self.breaker = breaker or Breaker()
+        self._owns_spool = isinstance(spool, Path | str)
+        self.spool = Spool(spool) if isinstance(spool, Path | str) else spool
+        self._replay_every = replay_every
+        self._older: _Older | None = None
+        if fallback_url is not None:
+            older_url = check_url(fallback_url)
+            older_http = httpx2.AsyncClient(transport=fallback_transport, **options(older_url, None, timeout))
+            self._older = _Older(older_url, older_http, Breaker())
+        self._means = Means(self.spool, self._older is not None, lambda: self.breaker.state is BreakerState.OPEN)
+        self._replays: asyncio.Task[None] | None = None
         self.namespaces = Namespaces(self)
         self.sessions = Sessions(self)
 
     async def exchange(self, call: Call[T]) -> Answer:
         """The answer to a call, as it came: also one that tells of an error. Raises ServiceUnavailableError."""
+        call = call if self._retries is None else with_key(call)
+        attempts = Attempts(self._retries, call)
+        while True:
+            with self.breaker.attempt(self.url) as tell:
+                outcome = await self._attempt(self._http, self.url, call)
+                tell(is_reached(call, outcome))
+            pause = attempts.pause(outcome)
+            if pause is None:
+                return checked(outcome)
+            await asyncio.sleep(pause)
+
+    async def _attempt(self, http: httpx2.AsyncClient, url: str, call: Call[T]) -> Outcome:
         try:
-            response = await self._http.request(**self._request(call))
+            response = await http.request(**self._request(call, url))
         except (httpx2.RequestError, httpx2.InvalidURL) as error:
-            raise failed(error, self.url) from error
+            told = failed(error, url)
+            if not isinstance(told, ServiceUnavailableError):
+                raise told from error
+            told.__cause__ = error
+            return told
         return answer_of(response)
 
     async def send(self, call: Call[T]) -> T:
-        """The result of a call of `protocol`."""
-        return call.read(await self.exchange(call))
+        """The result of a call of `protocol`. With a spool, a read sees what waits in it, and a write goes behind that."""
+        if self.spool is None:
+            return call.read(await self.exchange(call))
+        self._begin_replays()
+        return await self._carry_out(plain(self._means, call))
 
-    def _request(self, call: Call[T]) -> dict[str, Any]:
+    async def replay(self) -> Replay:
+        """Sends what waits in the spool, in order, and tells how much of it the service has taken and refused.
+
+        Raises ServiceUnavailableError, InProgressError where it is being done already, InvalidInputError where there is no spool.
+        """
+        if self.spool is None:
+            raise InvalidInputError("spool", "The client has no spool")
+        return await self._carry_out(replay(self.spool))
+
+    async def _carry_out(self, steps: Steps[T]) -> T:
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    outcome = await self._step(step)
+                except UnifiedMemoryError as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(outcome)
+        except StopIteration as end:
+            return cast("T", end.value)
+        finally:
+            steps.close()
+
+    async def _step(self, step: Step) -> Any:
+        if isinstance(step, Ask):
+            return step.call.read(await self.exchange(step.call))
+        if isinstance(step, AskOlder):
+            return await self._ask_older(step.call)
+        if isinstance(step, Pause):
+            return await asyncio.sleep(step.seconds)
+        # What has begun is let come to its end, so that nobody cancels half of it.
+        work = asyncio.ensure_future(asyncio.to_thread(step.work))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait([work])
+            raise
+
+    async def _ask_older(self, call: Call[T]) -> T:
+        if self._older is None:
+            raise InvalidInputError("fallback_url", "The client knows no older service")
+        url, http, breaker = self._older.url, self._older.http, self._older.breaker
+        with breaker.attempt(url) as tell:
+            outcome = await self._attempt(http, url, call)
+            tell(is_reached(call, outcome))
+        return call.read(checked(outcome))
+
+    def _begin_replays(self) -> None:
+        if self.spool is not None and self._replays is None:
+            self._replays = asyncio.get_running_loop().create_task(self._replay_on(self.spool))
+
+    async def _replay_on(self, spool: Spool) -> None:
+        while True:
+            try:
+                if spool.waits() and not self._means.is_open():
+                    await self._carry_out(replay(spool))
+            except UnifiedMemoryError as error:
+                logger.info("The spool waits on: %s", error.detail)
+            await asyncio.sleep(self._replay_every)
+
+    def _request(self, call: Call[T], url: str) -> dict[str, Any]:
         lines = None if call.lines is None else async_pieces(call.lines)
-        return request_of(call, self.url, self._timeout, lines)
+        return request_of(call, url, self._timeout, lines)
 
     async def stream(self, flow: Flow[ItemT]) -> AsyncIterator[ItemT]:
         """The items of a flow of `protocol`, as they come. Raises as `send` does, also later."""
@@ -171,7 +314,7 @@ class UnifiedMemoryClient:
 
     async def _pieces(self, flow: Flow[ItemT], call: Call[T]) -> AsyncIterator[bytes]:
         try:
-            async with self._http.stream(**self._request(call)) as response:
+            async with self._http.stream(**self._request(call, self.url)) as response:
                 if response.status_code != httpx2.codes.OK:
                     await response.aread()
                     flow.check(answer_of(response))
@@ -182,8 +325,15 @@ class UnifiedMemoryClient:
             raise failed(error, self.url) from error
 
     async def close(self) -> None:
-        """Closes the connections."""
+        """Closes the connections; what waits in the spool stays there."""
+        if self._replays is not None:
+            self._replays.cancel()
+            await asyncio.wait([self._replays])
         await self._http.aclose()
+        if self._older is not None:
+            await self._older.http.aclose()
+        if self.spool is not None and self._owns_spool:
+            self.spool.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -193,6 +343,10 @@ class UnifiedMemoryClient:
     ) -> None:
         await self.close()
 
+    store_with_fallback = _kept(fallback.store)
+    retrieve_with_fallback = _kept(fallback.retrieve)
+    update_with_fallback = _kept(fallback.update)
+    delete_with_fallback = _kept(fallback.delete)
     store = _operation(protocol.store)
     retrieve = _operation(protocol.retrieve)
     update = _operation(protocol.update)
@@ -230,6 +384,14 @@ class UnifiedMemoryClient:
     verify_backup = _operation(protocol.verify_backup)
     delete_backup = _operation(protocol.delete_backup)
     restore = _operation(protocol.restore)
+    migration = _operation(protocol.migration)
+    plan_migration = _operation(protocol.plan_migration)
+    run_migration = _operation(protocol.run_migration)
+    verify_migration = _operation(protocol.verify_migration)
+    switch_migration = _operation(protocol.switch_migration)
+    rollback_migration = _operation(protocol.rollback_migration)
+    finish_migration = _operation(protocol.finish_migration)
+    migration_report = _operation(protocol.migration_report)
     export = _flow(protocol.export)
     import_lines = _operation(protocol.import_lines)
     stats = _operation(protocol.stats)

@@ -1,5 +1,6 @@
 """What both clients need to know of HTTP: where to connect, how long to wait, and what went wrong on the way."""
 
+import email.utils
 import inspect
 import ipaddress
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
@@ -96,7 +97,19 @@ async def async_pieces(lines: Lines) -> AsyncIterator[bytes]:
 def head_of(response: httpx2.Response) -> Answer:
     """What is known of an answer before it was read."""
     kind, _, _ = response.headers.get("content-type", "").partition(";")
-    return Answer(response.status_code, kind.strip().lower(), b"")
+    return Answer(response.status_code, kind.strip().lower(), b"", _retry_after(response.headers))
+
+
+def _retry_after(headers: httpx2.Headers) -> float | None:
+    """Seconds, or an instant, which is compared with the clock that wrote it (RFC 9110, 10.2.3)."""
+    told = headers.get("retry-after", "")
+    if told.isascii() and told.isdigit():
+        return float(told)
+    try:
+        until = email.utils.parsedate_to_datetime(told)
+        return max(0.0, (until - email.utils.parsedate_to_datetime(headers.get("date", ""))).total_seconds())
+    except (ValueError, TypeError):
+        return None
 
 
 def answer_of(response: httpx2.Response) -> Answer:
@@ -112,15 +125,25 @@ def failed(error: httpx2.RequestError | httpx2.InvalidURL, url: str) -> UnifiedM
     return ServiceUnavailableError(
         f"{url} does not answer: {said}",
         hint="Is the service running there? `unified-memory serve` starts one",
+        unsent=isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout),
         url=url,
     )
 
 
-def as_method(operation: MethodT, build: Callable[..., Any]) -> MethodT:
-    """The operation with the signature of the call that it builds, so that `help` shows it."""
+def checked(outcome: Answer | ServiceUnavailableError) -> Answer:
+    """The answer that an attempt has come to. Raises the error that it has."""
+    if isinstance(outcome, Answer):
+        return outcome
+    raise outcome
+
+
+def as_method(operation: MethodT, build: Callable[..., Any], *, skipped: int = 0) -> MethodT:
+    """The operation with the signature of what it is built of, so that `help` shows it; the first `skipped` parameters are given
+    by the client.
+    """
     told = inspect.signature(build)
     me = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     operation.__dict__["__signature__"] = told.replace(
-        parameters=[me, *told.parameters.values()], return_annotation=inspect.Signature.empty
+        parameters=[me, *list(told.parameters.values())[skipped:]], return_annotation=inspect.Signature.empty
     )
     return operation

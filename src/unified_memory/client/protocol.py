@@ -40,6 +40,8 @@ ReadT_co = TypeVar("ReadT_co", covariant=True)
 # A line of an import: a text, or the record itself. Bytes are parts of the whole: lines with their ends, or pieces of any size.
 Line = bytes | str | Mapping[str, Any]
 Lines = Iterable[Line] | AsyncIterable[Line]
+# Pairs of a kind and a location.
+Sources = Iterable[tuple[str, str]]
 
 DEFAULT_URL = "http://127.0.0.1:3200"
 ROOT = "/api/v1/memory"
@@ -50,8 +52,9 @@ EVENTS = "text/event-stream"
 # The service says something at least every 15 seconds while a stream of events goes on.
 QUIET_SECONDS = 15.0
 LONGEST_DELAY_SECONDS = 30.0
+IDEMPOTENCY_KEY = "Idempotency-Key"
 # What stands between us and the service answers so when the service is away.
-_AWAY = {502, 503, 504}
+AWAY = {502, 503, 504}
 _UNAVAILABLE = 503
 _PRECONDITION_FAILED = 412
 _OK = range(200, 300)
@@ -63,11 +66,12 @@ _NOT_JSON = (TypeError, ValueError, RecursionError)
 
 # ---- what is sent and what comes back
 class Answer(Struct, frozen=True):
-    """What came back. `content_type` without parameters, in lower case."""
+    """What came back. `content_type` without parameters, in lower case; `retry_after`: seconds, where it says so."""
 
     status: int
     content_type: str
     content: bytes
+    retry_after: float | None = None
 
 
 class Call(Struct, Generic[T], frozen=True, kw_only=True):
@@ -76,7 +80,8 @@ class Call(Struct, Generic[T], frozen=True, kw_only=True):
     `target`: path and query, percent-encoded. `wait`: seconds that the service may take beyond a usual answer. `lines`: what is
     sent bit by bit, in place of `content`.
     `convert`: makes the result of the JSON. `none_for`: the error that is a result, None. `also`: a further status of a
-    good answer.
+    good answer. `safe`: it changes nothing. `keyed`: it takes an Idempotency-Key. `place`: namespace and key of the one memory
+    that it is about, as it is now.
     """
 
     method: str
@@ -88,10 +93,17 @@ class Call(Struct, Generic[T], frozen=True, kw_only=True):
     convert: Callable[[Any], T] | None = None
     none_for: type[UnifiedMemoryError] | None = None
     also: int = 200
+    safe: bool = False
+    keyed: bool = False
+    place: tuple[str, str] | None = None
+
+    def reads(self, answer: Answer) -> bool:
+        """Whether the answer holds a result, rather than an error."""
+        return answer.status in _OK or (answer.status == self.also and answer.content_type == JSON)
 
     def read(self, answer: Answer) -> T:
         """The result. Raises the error that the answer tells, UnexpectedAnswerError where it is not the service's."""
-        if answer.status in _OK or (answer.status == self.also and answer.content_type == JSON):
+        if self.reads(answer):
             result = decode(answer)
             return cast("T", result) if self.convert is None else self.convert(result)
         error = error_of(answer)
@@ -368,7 +380,7 @@ def error_of(answer: Answer) -> UnifiedMemoryError:
 def _unexpected(answer: Answer) -> UnifiedMemoryError:
     excerpt = answer.content[:_EXCERPT].decode("utf-8", "replace")
     facts: dict[str, Any] = {"status": answer.status, "content_type": answer.content_type, "excerpt": excerpt}
-    if answer.status in _AWAY:
+    if answer.status in AWAY:
         return ServiceUnavailableError(f"The service is away: HTTP {answer.status}", **facts)
     return UnexpectedAnswerError(
         f"HTTP {answer.status}, which is not an answer of the memory service", hint="Is the URL right?", **facts
@@ -423,6 +435,7 @@ def _call(
     body: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
     wait: float | None = None,
+    safe: bool | None = None,
     **how: Any,
 ) -> Call[T]:
     sent = {"Accept": JSON, **(headers or {})}
@@ -431,7 +444,8 @@ def _call(
         sent["Content-Type"] = JSON
         content = encode(body)
     target = _target(ROOT + path, {**(parameters or {}), "wait": wait})
-    return Call(method=method, target=target, headers=sent, content=content, wait=wait or 0.0, **how)
+    safe = method == "GET" if safe is None else safe
+    return Call(method=method, target=target, headers=sent, content=content, wait=wait or 0.0, safe=safe, **how)
 
 
 def _listing(method: str, path: str, member: str, asked: Mapping[str, Any]) -> Listing[PageT, ItemT]:
@@ -442,6 +456,7 @@ def _listing(method: str, path: str, member: str, asked: Mapping[str, Any]) -> L
         target=plain.target,
         headers=plain.headers,
         content=plain.content,
+        safe=True,
         member=member,
         path=path,
         asked=asked,
@@ -453,7 +468,7 @@ def _idempotency(key: str | None) -> dict[str, str]:
         return {}
     if not (key.isascii() and key.isprintable() and key.strip() == key and key):
         raise InvalidInputError("idempotency_key", "An idempotency key is printable ASCII")
-    return {"Idempotency-Key": key}
+    return {IDEMPOTENCY_KEY: key}
 
 
 def _results(answer: Any) -> Any:
@@ -491,7 +506,8 @@ def store(
     body = _given(value=value, ttl=ttl, expires_at=expires_at)
     body |= _told(key=key, namespace=namespace, metadata=metadata, expected_version=expected_version)
     headers = {**_idempotency(idempotency_key), **({"If-None-Match": "*"} if if_none_match else {})}
-    return _call("POST", "/store", body=body, headers=headers)
+    place = None if key is None else (namespace, key)
+    return _call("POST", "/store", body=body, headers=headers, keyed=True, place=place)
 
 
 def retrieve(
@@ -526,7 +542,8 @@ def _retrieve(
 ) -> Call[T]:
     instant = as_of.isoformat() if isinstance(as_of, datetime) else as_of
     asked = {"namespace": namespace, "include": "search_index" if include_search_index else None, "as_of": instant}
-    return _call("GET", f"/retrieve/{encode_path(key, 'key')}", asked, **how)
+    place = (namespace, key) if as_of is None else None
+    return _call("GET", f"/retrieve/{encode_path(key, 'key')}", asked, place=place, **how)
 
 
 def update(
@@ -548,7 +565,8 @@ def update(
     body |= _told(metadata=metadata, expected_version=expected_version)
     path = f"/update/{encode_path(key, 'key')}"
     headers = _idempotency(idempotency_key)
-    return _call("PUT", path, {"namespace": namespace}, body=body, headers=headers)
+    asked = {"namespace": namespace}
+    return _call("PUT", path, asked, body=body, headers=headers, keyed=True, place=(namespace, key))
 
 
 def patch(
@@ -577,7 +595,8 @@ def patch(
     body = _given(merge=merge) | _told(append=append, increment=increment, expected_version=expected_version)
     path = f"/update/{encode_path(key, 'key')}"
     headers = _idempotency(idempotency_key)
-    return _call("PATCH", path, {"namespace": namespace}, body=body, headers=headers)
+    asked = {"namespace": namespace}
+    return _call("PATCH", path, asked, body=body, headers=headers, keyed=True, place=(namespace, key))
 
 
 def delete(
@@ -592,7 +611,7 @@ def delete(
     if expected_version is not None:
         headers["If-Match"] = f'"{expected_version}"'
     path = f"/delete/{encode_path(key, 'key')}"
-    return _call("DELETE", path, {"namespace": namespace}, headers=headers)
+    return _call("DELETE", path, {"namespace": namespace}, headers=headers, keyed=True, place=(namespace, key))
 
 
 def move(
@@ -627,6 +646,7 @@ def store_batch(
         body={"memories": list(memories)},
         headers=_idempotency(idempotency_key),
         convert=_results,
+        keyed=True,
     )
 
 
@@ -634,7 +654,7 @@ def retrieve_batch(
     keys: Iterable[str | shapes.KeyRef], namespace: str = DEFAULT_NAMESPACE
 ) -> Call[list[shapes.RetrieveResult]]:
     """Up to 1,000 memories in order, by keys of `namespace` or by {"key", "namespace"}."""
-    return _call("POST", "/retrieve/batch", body={"keys": _references(keys, namespace)}, convert=_results)
+    return _call("POST", "/retrieve/batch", body={"keys": _references(keys, namespace)}, convert=_results, safe=True)
 
 
 def delete_batch(
@@ -642,7 +662,8 @@ def delete_batch(
 ) -> Call[list[shapes.DeleteResult]]:
     """Deletes what is there of up to 1,000 keys, as `retrieve_batch` names them, in one transaction."""
     body = {"keys": _references(keys, namespace)}
-    return _call("POST", "/delete/batch", body=body, headers=_idempotency(idempotency_key), convert=_results)
+    headers = _idempotency(idempotency_key)
+    return _call("POST", "/delete/batch", body=body, headers=headers, convert=_results, keyed=True)
 
 
 def _references(keys: Iterable[str | shapes.KeyRef], namespace: str) -> list[shapes.KeyRef]:
@@ -901,7 +922,7 @@ def recall(
         limit=limit,
         max_tokens=max_tokens,
     ).asked
-    return _call("POST", "/recall", body=asked)
+    return _call("POST", "/recall", body=asked, safe=True)
 
 
 def _search(
@@ -1187,7 +1208,8 @@ def restore_version(
     Raises MemoryNotFoundError, VersionGoneError, VersionConflictError, ConflictError where it has expired or is the current one.
     """
     body = {"key": key, "namespace": namespace, **_told(version=version, expected_version=expected_version)}
-    return _call("POST", "/history/restore", body=body, headers=_idempotency(idempotency_key))
+    headers = _idempotency(idempotency_key)
+    return _call("POST", "/history/restore", body=body, headers=headers, keyed=True, place=(namespace, key))
 
 
 def redact(
@@ -1293,6 +1315,141 @@ def restore(
     return _call("POST", "/restore", body=body, wait=wait)
 
 
+# ---- migration
+def migration() -> Call[shapes.MigrationStatus]:
+    """How far a migration from other programs has come."""
+    return _call("GET", "/migration")
+
+
+def plan_migration(
+    sources: Sources = (),
+    *,
+    mapping: Mapping[str, Any] | None = None,
+    namespace_template: str | None = None,
+    on_conflict: str | None = None,
+    prefix: str | None = None,
+    keep_ttl: bool = False,
+    first: int | None = None,
+    wait: float | None = None,
+) -> Call[shapes.MigrationPlan | shapes.Accepted]:
+    """Looks at the sources, and tells what a migration would do; changes nothing. The options as of `run_migration`.
+
+    `first`: of how many records of each source is told what would become of them.
+
+    Raises RefusedError where a source may not be named, SourceError where one cannot be read.
+    """
+    body = _migration(sources, mapping, namespace_template, on_conflict, prefix, keep_ttl=keep_ttl)
+    return _call("POST", "/migration/plan", body={**body, **_told(first=first)}, wait=wait)
+
+
+def run_migration(
+    sources: Sources = (),
+    *,
+    mapping: Mapping[str, Any] | None = None,
+    namespace_template: str | None = None,
+    on_conflict: str | None = None,
+    prefix: str | None = None,
+    keep_ttl: bool = False,
+    follow: bool = False,
+    interval: float | None = None,
+    dry_run: bool = False,
+    rollback_point: bool = True,
+    wait: float | None = None,
+) -> Call[shapes.MigrationReport | shapes.Accepted]:
+    """Copies the sources here. Run again it copies only what is new or changed there.
+
+    Args:
+        sources: Pairs of a kind and a location, such as `[("memory-bank-files", "/srv/older/bank")]`; none: those of the run
+            before. A service takes only files and folders below its MIGRATION_DIR.
+        mapping: What becomes of which record, where it is not as usual.
+        namespace_template: The namespace of each record, such as `archive/{project}`.
+        on_conflict: What happens where something else is stored under a key: skip (the default) or replace.
+        prefix: Of the keys of an older Redis.
+        keep_ttl: What would have expired there expires here too.
+        follow: Go on copying until the switch; cancel the job to end it before.
+        interval: Seconds between two looks at the sources, with `follow`.
+        dry_run: Only tell what would be stored.
+        rollback_point: First keep what both sides hold now.
+        wait: As in `update_where`.
+
+    Raises RefusedError where a source may not be named, SourceError where one cannot be read, MigrationStateError.
+    """
+    body = _migration(sources, mapping, namespace_template, on_conflict, prefix, keep_ttl=keep_ttl)
+    told = _told(interval=interval, follow=follow or None, dry_run=dry_run or None)
+    point = {} if rollback_point else {"rollback_point": False}
+    return _call("POST", "/migration/run", body={**body, **told, **point}, wait=wait)
+
+
+def verify_migration(
+    *, samples: int | None = None, older: str | None = None, wait: float | None = None
+) -> Call[shapes.MigrationVerification | shapes.Accepted]:
+    """Compares what was copied with the sources: counts, contents, tags, times.
+
+    `older`: the command or the URL of the older service; so many reads (`samples`) are then asked of it and of this one, and must
+    be the same byte for byte. `wait` as in `update_where`.
+
+    Raises SourceError, MigrationStateError where nothing was copied.
+    """
+    return _call("POST", "/migration/verify", body=_told(samples=samples, older=older), wait=wait)
+
+
+def switch_migration(
+    *, timeout: float | None = None, wait: float | None = None
+) -> Call[shapes.MigrationStatus | shapes.Accepted]:
+    """From now on this service answers in the place of the older ones. `timeout`: seconds that proxies may take to follow.
+
+    `wait` as in `update_where`. Raises MigrationStateError.
+    """
+    return _call("POST", "/migration/switch", body=_told(timeout=timeout), wait=wait)
+
+
+def rollback_migration(
+    *, restore: bool = False, timeout: float | None = None, wait: float | None = None
+) -> Call[shapes.MigrationRolledBack | shapes.Accepted]:
+    """Back to the older services: what was stored, changed or deleted here since the switch is written into their files.
+
+    `restore`: what is here becomes what it was before the migration, too. `timeout`: seconds that proxies may take to follow.
+    `wait` as in `update_where`. Done again it changes nothing. Raises MigrationStateError, SourceError.
+    """
+    return _call("POST", "/migration/rollback", body=_told(restore=restore or None, timeout=timeout), wait=wait)
+
+
+def finish_migration(*, wait: float | None = None) -> Call[shapes.MigrationFinished | shapes.Accepted]:
+    """Ends the migration: keeps a last copy of the older files, and tells the commands that would remove what is left of them.
+
+    There is no way back then. `wait` as in `update_where`. Raises MigrationStateError.
+    """
+    return _call("POST", "/migration/finish", wait=wait)
+
+
+def migration_report() -> Call[shapes.MigrationReport]:
+    """What the last run came to. Raises MigrationStateError where there was none."""
+    return _call("GET", "/migration/report")
+
+
+def _migration(
+    sources: Sources,
+    mapping: Mapping[str, Any] | None,
+    namespace_template: str | None,
+    on_conflict: str | None,
+    prefix: str | None,
+    *,
+    keep_ttl: bool,
+) -> dict[str, Any]:
+    if isinstance(sources, str | Mapping):
+        raise InvalidInputError("sources", "sources is a list of pairs of a kind and a location")
+    return {
+        "sources": [{"kind": kind, "location": location} for kind, location in sources],
+        **_told(
+            mapping=mapping,
+            namespace_template=namespace_template,
+            on_conflict=on_conflict,
+            prefix=prefix,
+            keep_ttl=keep_ttl or None,
+        ),
+    }
+
+
 # ---- out and in
 def export(namespace: str | None = None, *, recursive: bool = True) -> Flow[bytes]:
     """Every memory, or those of a namespace, as lines of JSON, each with its end; read as it comes.
@@ -1366,4 +1523,4 @@ def set_read_only(*, read_only: bool = True, reason: str | None = None) -> Call[
 
 def schema() -> Call[dict[str, Any]]:
     """The OpenAPI document of the service."""
-    return Call(method="GET", target="/openapi.json", headers={"Accept": JSON})
+    return Call(method="GET", target="/openapi.json", headers={"Accept": JSON}, safe=True)

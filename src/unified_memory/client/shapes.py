@@ -505,6 +505,259 @@ class Restored(TypedDict):
     same: int
 
 
+class MigrationCounts(TypedDict):
+    """What came of records. `read`: all; `same`: as they were copied before; `removed`: gone from the source, and so from here;
+    `noted`: stored, though odd; `skipped`: left where they are; `conflicts`: something else is here; `renumbered`: known by
+    another number here.
+    """
+
+    read: int
+    copied: int
+    same: int
+    changed: int
+    removed: int
+    quarantined: int
+    noted: int
+    skipped: int
+    conflicts: int
+    renumbered: int
+
+
+class MigrationConflict(TypedDict):
+    """A record that was not written, and why."""
+
+    source: str
+    location: str
+    origin: str
+    reason: str
+
+
+class MigratedRecord(TypedDict):
+    """A record as it would be here; of a long value the beginning."""
+
+    origin: str
+    namespace: str
+    key: str
+    value: str
+    importance: int
+    tags: list[str]
+    created_at: str | None
+    metadata: dict[str, Any]
+
+
+class Survey(TypedDict):
+    """What a look at a source tells. `records`: None where only reading tells; `remarks`: what it cannot show or carry."""
+
+    kind: str
+    location: str
+    records: int | None
+    projects: dict[str, int]
+    remarks: list[str]
+    bytes: int | None
+
+
+class SourcePlan(TypedDict):
+    """What a run would do with a source, as far as the records tell that were looked at."""
+
+    survey: Survey
+    first: list[MigratedRecord]
+    looked_at: MigrationCounts
+    conflicts: list[MigrationConflict]
+
+
+class MigrationPlan(TypedDict):
+    """What a migration would do. `found`: older services at their usual places, kind and location, where no source was named.
+    `needed_bytes`: an estimate, None where a source does not tell; `free_bytes`: on the disk of the data.
+    """
+
+    phase: str
+    sources: list[SourcePlan]
+    found: list[list[str]]
+    needed_bytes: int | None
+    free_bytes: int | None
+
+
+class MigratedProject(TypedDict):
+    """What came of the records of a project; None: of those that have none."""
+
+    project: str | None
+    counts: MigrationCounts
+
+
+class MigratedSource(TypedDict):
+    """What came of a source, in all and by project."""
+
+    kind: str
+    location: str
+    counts: MigrationCounts
+    projects: list[MigratedProject]
+    seconds: float
+    remarks: list[str]
+
+
+class Renumbered(TypedDict):
+    """A record whose number another one has here: the `former` as JSON text, and the `number` by which it is known now."""
+
+    source: int
+    origin: str
+    former: str
+    number: int
+
+
+class MigrationReport(TypedDict):
+    """What a run has done, or with `dry_run` would. `complete`: every source was read to its end; `rate`: records a second;
+    `conflicts`: the first hundred; `first`: the first records as they are here.
+    """
+
+    started_at: str
+    finished_at: str
+    seconds: float
+    records: int
+    rate: float
+    phase: str
+    dry_run: bool
+    complete: bool
+    passes: int
+    sources: list[MigratedSource]
+    conflicts: list[MigrationConflict]
+    renumbered: list[Renumbered]
+    first: list[MigratedRecord]
+    rollback_point: str | None
+
+
+class SourceStatus(TypedDict):
+    """How a source stands."""
+
+    kind: str
+    location: str
+    copied: int
+    quarantined: int
+    conflicts: int
+    skipped: int
+
+
+class Proxy(TypedDict):
+    """A proxy: of which service, and which phase it has acknowledged."""
+
+    id: str
+    service: str
+    pid: int
+    phase: str | None
+
+
+class Comparison(TypedDict):
+    """How often the older service and this one answered alike, and otherwise; the last difference."""
+
+    service: str
+    tool: str
+    same: int
+    other: int
+    sample: str | None
+
+
+class MigrationStatus(TypedDict):
+    """How far a migration has come. `phase`: none, shadow, switching, switched, returning, returned or finished; `complete`: all
+    sources were read to their end once; `run`: who is copying at this moment; `returned`: memories that were written back.
+    """
+
+    phase: str
+    since: str | None
+    complete: bool
+    run: str | None
+    sources: list[SourceStatus]
+    proxies: list[Proxy]
+    comparisons: list[Comparison]
+    returned: int
+    rollback_point: str | None
+
+
+class ProjectCheck(TypedDict):
+    """Records of a project: `there` in the source, `here`, and of these `same` in content, tags, importance and times."""
+
+    project: str | None
+    there: int
+    here: int
+    same: int
+
+
+class SourceCheck(TypedDict):
+    """How a source compares. `quarantined`: what cannot be stored; `only_here`: what is no longer in the source."""
+
+    kind: str
+    location: str
+    there: int
+    here: int
+    same: int
+    quarantined: int
+    only_here: int
+    projects: list[ProjectCheck]
+
+
+class SourceDifference(TypedDict):
+    """A record that is not here as it is in its source. `what`: missing, only_here, not_quarantined, or what differs."""
+
+    source: str
+    location: str
+    origin: str
+    what: str
+
+
+class ReplayDifference(TypedDict):
+    """A read that was answered otherwise."""
+
+    tool: str
+    arguments: dict[str, Any]
+    older: str
+    ours: str
+
+
+class Replay(TypedDict):
+    """How many reads were asked of both, and how many were answered alike; the first differences."""
+
+    asked: int
+    same: int
+    differences: list[ReplayDifference]
+
+
+class MigrationVerification(TypedDict):
+    """Whether the sources and this service say the same. `differences`: the first hundred; `replay`: None where no older service
+    was asked.
+    """
+
+    ok: bool
+    seconds: float
+    sources: list[SourceCheck]
+    differences: list[SourceDifference]
+    replay: Replay | None
+
+
+class MigrationRolledBack(TypedDict):
+    """What going back came to. `status`: rollback_complete; `backup_used`: the rollback point; `returned`: memories written into
+    the older services since the switch, of which `verified` are found there as they are here; `lost`: of how many a format could
+    not hold all, listed in `returned_file`; `restored`: the backup that was put back here.
+    """
+
+    backup_used: str | None
+    returned: int
+    verified: int
+    lost: int
+    returned_file: str | None
+    restored: str | None
+    status: str
+    phase: str
+
+
+class MigrationFinished(TypedDict):
+    """How a migration ended. `backups`: the last ones of the older files; `kept`: what of the older services was in no file;
+    `commands`: what would remove the older services.
+    """
+
+    phase: str
+    backups: list[str]
+    kept: list[str]
+    commands: list[str]
+
+
 class LineError(TypedDict):
     """A line that was not stored, and why."""
 
