@@ -87,6 +87,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     history_keep: int = 20
     history_days: float = 30.0
     changes_days: float = 7.0
+    migration_dir: Path | None = None
 
     @property
     def local(self) -> bool:
@@ -301,6 +302,12 @@ OPTIONS: tuple[Option, ...] = (
         "UNIFIED_MEMORY_CHANGES_DAYS",
         "float",
         "Days that the feed of changes reaches back.",
+    ),
+    Option(
+        "migration_dir",
+        "MIGRATION_DIR",
+        "path",
+        "The directory below which sources of a migration may be named over REST; without it none may.",
     ),
 )
 

@@ -89,6 +89,21 @@ def test_the_commands_are_these() -> None:
         "backup show",
         "backup verify",
         "backup delete",
+        "migrate plan",
+        "migrate run",
+        "migrate verify",
+        "migrate status",
+        "migrate switch",
+        "migrate rollback",
+        "migrate finish",
+        "migrate report",
+        "proxy http",
+        "proxy bank",
+        "proxy stdio",
+        "spool list",
+        "spool show",
+        "spool replay",
+        "spool drop",
     ]
 
 
@@ -111,7 +126,19 @@ def test_a_command_and_its_options_are_documented(path: tuple[str, ...]) -> None
     assert [name for name in options if not re.search(rf"`{name}[` ]", PAGE)] == []
 
 
-@pytest.mark.parametrize("path", [path for path in COMMANDS if path != ("serve",)], ids=" ".join)
+# Those that serve until they are ended, and those that look into the file of a client.
+SERVERS = [("serve",), ("proxy", "http"), ("proxy", "bank"), ("proxy", "stdio")]
+SPOOL = [("spool", "list"), ("spool", "show"), ("spool", "replay"), ("spool", "drop")]
+
+
+@pytest.mark.parametrize("path", SPOOL, ids=" ".join)
+def test_a_command_on_a_spool_speaks_json_and_knows_where(path: tuple[str, ...]) -> None:
+    names = {parameter.name for parameter in COMMANDS[path]}
+    assert {"json", "spool"} <= names
+    assert ("url" in names) is (path == ("spool", "replay"))
+
+
+@pytest.mark.parametrize("path", [path for path in COMMANDS if path not in {*SERVERS, *SPOOL}], ids=" ".join)
 def test_every_command_speaks_json_and_knows_where(path: tuple[str, ...]) -> None:
     names = {parameter.name for parameter in COMMANDS[path]}
     assert {"json", "data_dir"} <= names

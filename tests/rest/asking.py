@@ -12,6 +12,7 @@ import httpx2
 from tests.rest.conforming import assert_conforms
 from unified_memory.model.clock import Clock, SettableClock
 from unified_memory.rest import RestApplication
+from unified_memory.rest.migration import Reachable
 from unified_memory.rest.routes import PREFIXES
 from unified_memory.service.drafting import Limits
 from unified_memory.service.service import Safekeeping, Service, assemble
@@ -36,10 +37,17 @@ class Rest:
     """What a test holds: `ask` sends a request below the prefix and gives the answer."""
 
     def __init__(
-        self, application: RestApplication, service: Service, clock: SettableClock, backups: Path = Path()
+        self,
+        application: RestApplication,
+        service: Service,
+        clock: SettableClock,
+        backups: Path = Path(),
+        older: Path = Path(),
     ) -> None:
         self.application = application
         self.backups = backups
+        # Below it sources of a migration may be named.
+        self.older = older
         self.service = service
         self.clock = clock
         transport = httpx2.ASGITransport(application)
@@ -108,12 +116,17 @@ def make_tiered(
 async def serving(
     storage: Storage, clock: SettableClock, limits: Limits = LIMITS, **settings: Any
 ) -> AsyncIterator[Rest]:
-    """REST over a storage, opened and closed. Backups lie in a directory of its own, unless something else is said."""
+    """REST over a storage, opened and closed. Backups, the files of a migration and its sources lie in directories of its own,
+    unless something else is said.
+    """
     with tempfile.TemporaryDirectory(prefix="unified-memory-test-", dir=IN_MEMORY) as beside:
-        settings.setdefault("safekeeping", Safekeeping(place=Place(Path(beside) / "backups")))
+        backups, older = Path(beside) / "backups", Path(beside) / "older"
+        kept = Safekeeping(place=Place(backups), migration=Path(beside) / "migration", points=backups / "pre-migration")
+        settings.setdefault("safekeeping", kept)
         service = assemble(storage, clock, limits, **settings)
         await service.open()
-        rest = Rest(RestApplication(service, max_body=MAX_BODY), service, clock, Path(beside) / "backups")
+        application = RestApplication(service, max_body=MAX_BODY, reachable=Reachable(older))
+        rest = Rest(application, service, clock, backups, older)
         try:
             yield rest
         finally:

@@ -1,13 +1,15 @@
 """The document's examples, asked of a service."""
 
 import json
+import os
 from typing import Any
 
 import httpx2
 from msgspec import UNSET
 
 from tests.rest.asking import Rest, escaped
-from unified_memory.rest.examples import BACKUP_ID, JOB_ID, STORY, Example
+from unified_memory.model.clock import SECOND
+from unified_memory.rest.examples import BACKUP_ID, BACKUPS, JOB_ID, LEDGERS, OLDER, STORY, Example
 from unified_memory.rest.openapi import document
 from unified_memory.rest.routes import Route
 
@@ -41,12 +43,30 @@ async def some_backup(rest: Rest, **how: Any) -> str:
     return backup_id
 
 
+async def some_migration(rest: Rest, path: str) -> dict[str, str]:
+    """A folder of the memory bank, of which there was a run where the route goes on from there."""
+    file = rest.older / "bank/billing/brief.md"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("Invoices go out on Fridays", encoding="utf-8")
+    seconds = rest.clock.now() // SECOND
+    os.utime(file, (seconds, seconds))
+    directory = rest.service.migration.directory
+    made = {OLDER: str(rest.older), BACKUPS: str(rest.backups), LEDGERS: str(directory)}
+    if path not in {"/migration", "/migration/plan", "/migration/run"}:
+        await rest.ok("POST", "/migration/run", {"sources": [{"kind": "memory-bank-files", "location": "bank"}]})
+    if path in {"/migration/rollback", "/migration/finish"}:
+        await rest.ok("POST", "/migration/switch", {})
+    return made
+
+
 async def made_for(rest: Rest, route: Route) -> dict[str, str]:
     """What the route's examples speak of, made: by the ids that stand for it, those that it has."""
     if route.path.startswith("/jobs"):
         return {JOB_ID: await some_job(rest)}
     if route.tag == "Backups" and route.path != "/backup":
         return {BACKUP_ID: await some_backup(rest)}
+    if route.tag == "Migration":
+        return await some_migration(rest, route.path)
     return {}
 
 

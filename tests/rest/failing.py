@@ -3,6 +3,10 @@
 from typing import Any
 
 from unified_memory.model import errors
+from unified_memory.model.principal import ANONYMOUS, Principal
+from unified_memory.service.migration import MemoryMigrationManager, Status
+from unified_memory.service.reporting import Report
+from unified_memory.service.service import Service
 from unified_memory.storage.backup import Place
 from unified_memory.storage.base import Storage
 from unified_memory.storage.inmemory import InMemoryStorage
@@ -45,6 +49,30 @@ class FailingPlace(Place):
             if failure is not None:
                 raise failure
         return super().__getattribute__(name)
+
+
+class FailingMigration(MemoryMigrationManager):
+    """Looking at it raises `failure`, as where its own files cannot be read."""
+
+    failure: Exception | None = None
+
+    async def status(self, principal: Principal) -> Status:
+        if self.failure is not None:
+            raise self.failure
+        return await super().status(principal)
+
+    async def report(self, principal: Principal = ANONYMOUS) -> Report:
+        if self.failure is not None:
+            raise self.failure
+        return await super().report(principal)
+
+
+def failing_migration(service: Service) -> FailingMigration:
+    """One that takes the place of the service's own."""
+    own = service.migration
+    taking = FailingMigration(own.storage, own.clock, own.guard, own.backups, own.directory, own.points)
+    service.migration = taking
+    return taking
 
 
 def storage_failures() -> dict[str, Exception]:

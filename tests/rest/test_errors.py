@@ -10,13 +10,16 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from tests.rest.asking import LIMITS, MAX_BODY, Rest, make_storage, make_tiered, refused, serving
-from tests.rest.examples import ask_example, filled, made_for, some_backup, tell_story
-from tests.rest.failing import FailingPlace, FailingStorage, FailingTiers, storage_failures
+from tests.rest.examples import ask_example, filled, made_for, some_backup, some_migration, tell_story
+from tests.rest.failing import FailingPlace, FailingStorage, FailingTiers, failing_migration, storage_failures
 from unified_memory.model.clock import SettableClock, from_rfc3339
+from unified_memory.model.errors import SourceError, SourceUnavailableError
 from unified_memory.rest.examples import AT, BACKUP_ID, EXAMPLES, Example
 from unified_memory.rest.openapi import Cause, causes
 from unified_memory.rest.routes import ROUTES, Route
+from unified_memory.service.reaching import Reach
 from unified_memory.service.service import Safekeeping, assemble
+from unified_memory.sources.base import Options, Source
 
 Provoke = Callable[[Rest, Route, Example], Awaitable[httpx2.Response]]
 PROMISES = [(route, cause) for route in ROUTES for cause in causes(route)]
@@ -126,6 +129,71 @@ async def redacted(rest: Rest, route: Route, example: Example) -> httpx2.Respons
     return await ask_example(rest, route, replace(example, query=f"namespace=acme/web&{asked}"))
 
 
+# ---- errors of a migration
+async def of_the_folder(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    """Asked where everything is there that the route goes on from."""
+    return await ask_example(rest, route, example, made=await made_for(rest, route))
+
+
+async def a_source_elsewhere(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    return await ask_example(rest, route, example)
+
+
+async def a_command(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    return await of_the_folder(rest, route, replace(example, body={"older": "extended-memory-mcp"}))
+
+
+async def without_a_ledger(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    rest.service.migration.directory = None
+    return await ask_example(rest, route, example)
+
+
+async def with_a_source(rest: Rest, route: Route, example: Example, error: type[SourceError]) -> httpx2.Response:
+    """Asked where the source cannot be opened any more."""
+
+    def fails(kind: str, location: str, _: Options | None = None) -> Source:
+        raise error(kind, location, "It is gone")
+
+    made = await made_for(rest, route)
+    # What is to go back there.
+    await rest.store("brief.md", "Invoices go out on Mondays", "projects/billing")
+    rest.service.migration.reach = Reach(fails)
+    return await ask_example(rest, route, example, made=made)
+
+
+async def a_source_that_is_gone(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    return await with_a_source(rest, route, example, SourceError)
+
+
+async def a_source_that_is_away(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    return await with_a_source(rest, route, example, SourceUnavailableError)
+
+
+async def after_the_switch(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    made = await some_migration(rest, "/migration/finish")
+    return await ask_example(rest, route, example, made=made)
+
+
+async def while_another_migrates(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    made = await made_for(rest, route)
+    now = rest.clock.now()
+    for lease in ("migration", "migration-pass", "migration-return"):
+        assert await rest.service.storage.lease(lease, "another", now, now + 1_000_000)
+    at_once = {"timeout": 0} if route.path in {"/migration/switch", "/migration/rollback"} else example.body
+    return await ask_example(rest, route, replace(example, body=at_once), made=made)
+
+
+async def of_the_folder_while_read_only(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    made = await made_for(rest, route)
+    await rest.ok("PUT", "/mode", {"read_only": True})
+    return await ask_example(rest, route, example, made=made)
+
+
+async def more_than_may_be_there(rest: Rest, route: Route, example: Example) -> httpx2.Response:
+    await rest.ok("POST", "/namespaces", {"name": "projects", "config": {"max_bytes": 1}})
+    return await of_the_folder(rest, route, example)
+
+
 EVERYWHERE: dict[tuple[int, str], Provoke] = {
     (400, "malformed_input"): broken_body,
     (403, "read_only"): while_read_only,
@@ -137,6 +205,7 @@ EVERYWHERE: dict[tuple[int, str], Provoke] = {
     (404, "backup_not_found"): nothing_there,
     (409, "backup_damaged"): damaged_backup,
     (409, "in_progress"): while_another_works,
+    (409, "migration_state"): nothing_there,
     (410, "version_gone"): redacted,
     (409, "version_conflict"): wrong_version,
     (412, "version_conflict"): wrong_etag,
@@ -144,8 +213,10 @@ EVERYWHERE: dict[tuple[int, str], Provoke] = {
     (413, "too_large"): too_much,
     (422, "invalid_input"): unknown_parameter,
     (422, "invalid_cursor"): strange_cursor,
+    (422, "source_error"): a_source_that_is_gone,
     (422, "idempotency_mismatch"): key_used_before,
     (503, "semantic_unavailable"): without_the_extra,
+    (503, "source_unavailable"): a_source_that_is_away,
 }
 
 
@@ -302,6 +373,20 @@ OWN: dict[tuple[str, str, int, str], Provoke] = {
     ("POST", "/history/restore", 409, "conflict"): the_current_version,
     ("POST", "/import", 403, "read_only"): import_while_read_only,
     ("POST", "/import", 409, "conflict"): line_in_conflict,
+    ("POST", "/migration/plan", 403, "refused"): a_source_elsewhere,
+    ("POST", "/migration/run", 403, "refused"): a_source_elsewhere,
+    ("POST", "/migration/verify", 403, "refused"): a_command,
+    ("POST", "/migration/switch", 403, "refused"): without_a_ledger,
+    ("POST", "/migration/rollback", 403, "refused"): without_a_ledger,
+    ("POST", "/migration/finish", 403, "refused"): without_a_ledger,
+    ("POST", "/migration/run", 403, "read_only"): of_the_folder_while_read_only,
+    ("POST", "/migration/switch", 403, "read_only"): of_the_folder_while_read_only,
+    ("POST", "/migration/run", 403, "quota_exceeded"): more_than_may_be_there,
+    ("POST", "/migration/run", 409, "migration_state"): after_the_switch,
+    ("POST", "/migration/run", 409, "in_progress"): while_another_migrates,
+    ("POST", "/migration/switch", 409, "in_progress"): while_another_migrates,
+    ("POST", "/migration/rollback", 409, "in_progress"): while_another_migrates,
+    ("POST", "/migration/finish", 409, "in_progress"): while_another_migrates,
     ("GET", "/changes", 410, "changes_gone"): changes_of_long_ago,
 }
 
@@ -336,10 +421,12 @@ async def test_a_failure_of_the_storage_is_never_an_empty_answer(route: Route, c
         make_tiered(directory, clock, kind=FailingTiers) if route.tag == "Tiers" else FailingStorage(clock)
     )
     place = FailingPlace(directory / "backups")
-    async with serving(storage, clock, safekeeping=Safekeeping(place=place)) as rest:
+    kept = Safekeeping(place=place, migration=directory / "migration", points=directory / "pre-migration")
+    async with serving(storage, clock, safekeeping=kept) as rest:
         await tell_story(rest)
-        made = await made_for(rest, route) if route.tag == "Backups" else None
-        storage.failure = place.failure = FAILURES[cause.code]
+        made = await made_for(rest, route) if route.tag in {"Backups", "Migration"} else None
+        migration = failing_migration(rest.service)
+        storage.failure = place.failure = migration.failure = FAILURES[cause.code]
         try:
             answer = await ask_example(rest, route, EXAMPLES[route.method, route.path][0], made=made)
         finally:

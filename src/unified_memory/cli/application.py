@@ -5,7 +5,21 @@ from typing import Annotated
 import typer
 
 from unified_memory import __version__
-from unified_memory.cli import backups, history, mcp, memories, namespaces, service, serving, sessions, tiers, transfer
+from unified_memory.cli import (
+    backups,
+    history,
+    mcp,
+    memories,
+    migrate,
+    namespaces,
+    proxy,
+    service,
+    serving,
+    sessions,
+    spool,
+    tiers,
+    transfer,
+)
 
 app = typer.Typer(
     name="unified-memory",
@@ -33,5 +47,19 @@ def _options(
     pass
 
 
-for part in (serving, mcp, memories, history, transfer, namespaces, sessions, service, tiers, backups):
+for part in (
+    serving,
+    mcp,
+    memories,
+    history,
+    transfer,
+    namespaces,
+    sessions,
+    service,
+    tiers,
+    backups,
+    migrate,
+    proxy,
+    spool,
+):
     app.add_typer(part.commands)

@@ -19,6 +19,7 @@ from unified_memory.model.errors import (
     NotFoundError,
     RefusedError,
     SemanticUnavailableError,
+    SourceError,
     StorageError,
     UnifiedMemoryError,
 )
@@ -41,6 +42,7 @@ EXIT_STATUS: tuple[tuple[type[UnifiedMemoryError], int], ...] = (
     (RefusedError, 5),
     (StorageError, 6),
     (SemanticUnavailableError, 6),
+    (SourceError, 6),
 )
 UNAVAILABLE = 6
 OTHERWISE = 1
@@ -112,7 +114,7 @@ class Target(Struct, frozen=True):
 
     async def _ask(self, call: "Call[Any]", needs: Needs) -> bytes:
         async with self.connect(needs) as client:
-            return (await _answer(client, call)).content
+            return (await answer_of(client, call)).content
 
     def ask_long(self, call: "Call[Any]", show: Show, *, needs: Needs = Needs.DATA) -> Any:
         """Makes a call for long work, waits until it has ended, and shows its result; returns it."""
@@ -126,10 +128,9 @@ class Target(Struct, frozen=True):
 
     async def _ask_long(self, call: "Call[Any]", needs: Needs) -> bytes:
         async with self.connect(needs) as client:
-            answer = await _answer(client, call)
-            if answer.status != 202:  # noqa: PLR2004 - HTTP: accepted, goes on as a job
-                return answer.content
-            return await job_result(client, msgspec.json.decode(answer.content, type=_Accepted).job)
+            answer = await answer_of(client, call)
+            job = accepted(answer)
+            return answer.content if job is None else await job_result(client, job)
 
     def follow(self, flow: "Flow[T]", each: Callable[[T], object]) -> None:
         """Makes a call whose answer goes on, and takes each item of it as it comes."""
@@ -164,7 +165,7 @@ class Target(Struct, frozen=True):
         if needs is Needs.DATA:
             check_database(settings)
         service = build(settings, copies=False)
-        transport = InProcess(make_app(service, settings))
+        transport = InProcess(make_app(service, settings, anything=True))
         if needs is not Needs.NOTHING:
             await service.open()
         try:
@@ -205,10 +206,18 @@ def check_database(settings: "Settings") -> None:
         )
 
 
-async def _answer(client: "UnifiedMemoryClient", call: "Call[Any]") -> "Answer":
+async def answer_of(client: "UnifiedMemoryClient", call: "Call[Any]") -> "Answer":
+    """The answer to a call, which is a good one. Raises UnifiedMemoryError."""
     answer = await client.exchange(call)
     call.read(answer)
     return answer
+
+
+def accepted(answer: "Answer") -> Job | None:
+    """The job as which the work goes on; None where it is done."""
+    if answer.status != 202:  # noqa: PLR2004 - HTTP: accepted, goes on as a job
+        return None
+    return msgspec.json.decode(answer.content, type=_Accepted).job
 
 
 async def job_result(client: "UnifiedMemoryClient", job: Job) -> bytes:
@@ -222,7 +231,7 @@ async def job_result(client: "UnifiedMemoryClient", job: Job) -> bytes:
         while job.state == "running":
             advance(job.done, job.total)
             await asyncio.sleep(POLL_SECONDS)
-            job = msgspec.json.decode((await _answer(client, protocol.get_job(job.id))).content, type=Job)
+            job = msgspec.json.decode((await answer_of(client, protocol.get_job(job.id))).content, type=Job)
     if job.state == "failed" and isinstance(job.error, dict) and "code" in job.error:
         # What the request itself would have answered, had it been waited for.
         content = msgspec.json.encode({**job.error, "job_id": job.id})
@@ -236,7 +245,9 @@ async def job_result(client: "UnifiedMemoryClient", job: Job) -> bytes:
 def fail(error: UnifiedMemoryError) -> int:
     """Tells an error in one line on standard error; returns the exit status."""
     hint = f" ({error.hint})" if error.hint else ""
-    typer.echo(f"error: {visible(error.detail)}{visible(hint)}", err=True)
+    # Of several sources it must be known which.
+    where = f"{error.facts['kind']} {error.facts['location']}: " if isinstance(error, SourceError) else ""
+    typer.echo(f"error: {visible(where)}{visible(error.detail)}{visible(hint)}", err=True)
     if error.code in {"service_unavailable", "unexpected_answer"}:
         return UNAVAILABLE
     return next((status for kind, status in EXIT_STATUS if isinstance(error, kind)), OTHERWISE)

@@ -395,6 +395,181 @@ def _samples(samples: Any) -> str:
     return "; ".join(f"{name}: {', '.join(keys)}" for name, keys in samples.items() if keys)
 
 
+# ---- migration
+_CAME = (
+    ("copied", "copied"),
+    ("changed", "changed"),
+    ("same", "as before"),
+    ("removed", "removed"),
+    ("quarantined", "quarantined"),
+    ("noted", "odd"),
+    ("skipped", "left there"),
+    ("conflicts", "in conflict"),
+    ("renumbered", "renumbered"),
+)
+
+
+def migration_plan(answer: Any) -> list[View]:
+    """What a migration would do."""
+    shown: list[View] = [
+        f"Found {kind} at its usual place: --source {kind}={location}" for kind, location in answer["found"]
+    ]
+    if not (shown or answer["sources"]):
+        shown.append("No older service lies at its usual place: name one with --source KIND=LOCATION")
+    for one in answer["sources"]:
+        survey = one["survey"]
+        records = "records" if survey["records"] is None else many(survey["records"], "record", "records")
+        length = "" if survey["bytes"] is None else f" in {size(survey['bytes'])}"
+        lines = [f"{survey['kind']} {survey['location']}: {records}{length}"]
+        lines += [f"  {name or '(no name)'}: {count}" for name, count in survey["projects"].items()]
+        lines += [f"  {remark}" for remark in survey["remarks"]]
+        looked_at = one["looked_at"]
+        told = ", ".join(f"{looked_at[name]} {word}" for name, word in _CAME if looked_at[name])
+        lines.append(f"  Of the first {looked_at['read']} would be: {told or 'none'}")
+        shown.append("\n".join(lines))
+        if one["first"]:
+            shown.append(_first(one["first"]))
+        shown += _conflicts(one["conflicts"])
+    room = [] if answer["needed_bytes"] is None else [f"It takes about {size(answer['needed_bytes'])}"]
+    room += [] if answer["free_bytes"] is None else [f"{size(answer['free_bytes'])} are free"]
+    return [*shown, *([", ".join(room)] if room else []), f"Phase: {answer['phase']}"]
+
+
+def _project(name: str | None) -> str:
+    return "(no project)" if name is None else name or "(no name)"
+
+
+def _first(records: Any) -> Table:
+    rows = [
+        (
+            one["origin"],
+            one["namespace"],
+            one["key"],
+            preview(one["value"]),
+            str(one["importance"]),
+            ", ".join(one["tags"]),
+            moment(one["created_at"]),
+        )
+        for one in records
+    ]
+    return Table(("record", "namespace", "key", "value", "importance", "tags", "created"), rows, wide="value")
+
+
+def _conflicts(conflicts: Any) -> list[View]:
+    if not conflicts:
+        return []
+    rows = [(one["source"], one["origin"], one["reason"]) for one in conflicts]
+    return [Table(("source", "not written", "since"), rows, wide="since")]
+
+
+def migration_report(answer: Any) -> list[View]:
+    """What a run came to."""
+    rows = [
+        (
+            source["kind"],
+            _project(project["project"]),
+            str(project["counts"]["read"]),
+            ", ".join(f"{project['counts'][name]} {word}" for name, word in _CAME if project["counts"][name]),
+        )
+        for source in answer["sources"]
+        for project in source["projects"]
+    ]
+    shown: list[View] = [Table(("source", "project", "records", "of these"), rows, wide="of these")] if rows else []
+    if answer["dry_run"] and answer["first"]:
+        shown.append(_first(answer["first"]))
+    shown += _conflicts(answer["conflicts"])
+    if answer["renumbered"]:
+        numbers = [(one["origin"], one["former"], str(one["number"])) for one in answer["renumbered"]]
+        shown.append(Table(("record", "was", "is known here as"), numbers))
+    if not answer["dry_run"] and any(
+        source["counts"][name] for source in answer["sources"] for name in ("quarantined", "noted")
+    ):
+        shown.append(
+            "What is quarantined or odd stands in migration/quarantine.jsonl in the data directory, with the reason"
+        )
+    did = "Would copy" if answer["dry_run"] else "Read"
+    end = "" if answer["complete"] else " It ended before its end: run it again."
+    point = answer["rollback_point"]
+    return [
+        *shown,
+        f"{did} {many(answer['records'], 'record', 'records')} in {float(text_of(answer['seconds'])):.1f} seconds, phase: "
+        f"{answer['phase']}.{end}" + ("" if point is None else f"\nRollback point: {point}"),
+    ]
+
+
+def migration_status(answer: Any) -> list[View]:
+    """How far a migration has come."""
+    pairs = [
+        ("phase", answer["phase"] + (f", since {moment(answer['since'])}" if answer["since"] else "")),
+        ("copied once to the end", "yes" if answer["complete"] else "no"),
+        ("copying now", answer["run"] or ""),
+        ("written back", str(answer["returned"]) if answer["returned"] else ""),
+        ("rollback point", answer["rollback_point"] or ""),
+        ("proxies", "; ".join(_proxy(one) for one in answer["proxies"])),
+    ]
+    shown: list[View] = [Facts([(name, text) for name, text in pairs if text])]
+    if answer["sources"]:
+        columns = ("copied", "quarantined", "conflicts", "skipped")
+        rows = [(one["kind"], one["location"], *(str(one[name]) for name in columns)) for one in answer["sources"]]
+        shown.append(Table(("source", "location", *columns), rows))
+    if answer["comparisons"]:
+        rows = [
+            (one["service"], one["tool"], str(one["same"]), str(one["other"]), preview(one["sample"]))
+            for one in answer["comparisons"]
+        ]
+        shown.append(Table(("service", "asked", "same", "different", "such as"), rows, wide="such as"))
+    return shown
+
+
+def _proxy(one: Any) -> str:
+    return f"{one['service']} (process {one['pid']}, {one['phase'] or 'not yet there'})"
+
+
+def migration_verified(answer: Any) -> list[View]:
+    """Whether what was copied is as in its sources."""
+    columns = ("there", "here", "same")
+    rows = [
+        (source["kind"], _project(project["project"]), *(str(project[name]) for name in columns))
+        for source in answer["sources"]
+        for project in source["projects"]
+    ]
+    shown: list[View] = [Table(("source", "project", *columns), rows)] if rows else []
+    if answer["differences"]:
+        different = [(one["source"], one["origin"], one["what"]) for one in answer["differences"]]
+        shown.append(Table(("source", "record", "differs in"), different))
+    replay = answer["replay"]
+    if replay is not None:
+        shown.append(f"Asked both {many(replay['asked'], 'time', 'times')}: {replay['same']} answered alike")
+        asked = [
+            (one["tool"], text_of(one["arguments"]), preview(one["older"]), preview(one["ours"]))
+            for one in replay["differences"]
+        ]
+        shown += [Table(("asked", "with", "the older service", "this one"), asked)] if asked else []
+    whole = "Everything is as in its sources" if answer["ok"] else "Not everything is as in its sources"
+    return [*shown, f"{whole} (compared in {float(text_of(answer['seconds'])):.1f} seconds)"]
+
+
+def migration_rolled_back(answer: Any) -> list[View]:
+    """What going back came to."""
+    returned = answer["returned"]
+    told = f"The older services answer again. {many(returned)} written back, {answer['verified']} of them found there as here"
+    pairs = [
+        ("rollback point", answer["backup_used"] or ""),
+        ("written back", answer["returned_file"] or "" if returned else ""),
+        ("not held whole by the older format", str(answer["lost"]) if answer["lost"] else ""),
+        ("put back here", answer["restored"] or ""),
+    ]
+    facts = [(name, text) for name, text in pairs if text]
+    return [told, *([Facts(facts)] if facts else [])]
+
+
+def migration_finished(answer: Any) -> list[View]:
+    """How a migration ended."""
+    last = [("last copy", path) for path in answer["backups"]] + [("not copied", why) for why in answer["kept"]]
+    told = "The migration is finished. What the older services still have would be removed by (look before you do it):"
+    return [*([Facts(last)] if last else []), "\n".join([told, *(f"  {one}" for one in answer["commands"])])]
+
+
 # ---- namespaces
 def _settings(settings: Any) -> list[tuple[str, str]]:
     return [(name, "none" if told is None else text_of(told)) for name, told in settings.items()]

@@ -26,6 +26,7 @@ from unified_memory.rest.exchange import (
     send_stream,
 )
 from unified_memory.rest.metrics import Metrics
+from unified_memory.rest.migration import Reachable
 from unified_memory.rest.problems import FAILED, problem, told
 from unified_memory.rest.routes import EVENTS, PREFIXES, ROUTES, Handler, Route
 from unified_memory.service.service import Service
@@ -60,12 +61,17 @@ register_url_convertor("tail", _Tail())
 
 
 class RestApplication:
-    """REST over a service. `max_body`: bytes of a request body; `name`: what `/health` calls the service."""
+    """REST over a service. `max_body`: bytes of a request body; `name`: what `/health` calls the service; `reachable`: which
+    sources a migration may be given.
+    """
 
-    def __init__(self, service: Service, *, max_body: int, name: str = "unified-memory") -> None:
+    def __init__(
+        self, service: Service, *, max_body: int, name: str = "unified-memory", reachable: Reachable | None = None
+    ) -> None:
         self._service = service
         self._max_body = max_body
         self._name = name
+        self._reachable = reachable or Reachable()
         self.metrics = Metrics(service)
         self._ending = asyncio.Event()
         self._exact: dict[tuple[str, str], Handler] = {}
@@ -176,6 +182,11 @@ class RestApplication:
         """What the service calls itself."""
         return self._name
 
+    @property
+    def reachable(self) -> Reachable:
+        """Which sources a migration may be given."""
+        return self._reachable
+
 
 def check_path(scope: Scope) -> None:
     """Raises InvalidInputError where the path was not UTF-8: the name that it seems to hold was never sent."""
@@ -208,6 +219,7 @@ class _Routed:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["unified_memory.name"] = self._application.name
         scope["unified_memory.metrics"] = self._application.metrics
+        scope["unified_memory.reachable"] = self._application.reachable
         tail = next(iter(scope["path_params"].values()), "")
         await self._application.serve(self._handler, tail, scope, receive, send, lines=self._lines)
 

@@ -172,6 +172,122 @@ _RESTORED: dict[str, Any] = {
     "removed": 0,
     "same": 2,
 }
+# The directories that stand for MIGRATION_DIR, that of backups and that of the migration's own files.
+OLDER = "/srv/older"
+BACKUPS = "/srv/backups"
+LEDGERS = "/srv/data/migration"
+_BANK = {"kind": "memory-bank-files", "location": f"{OLDER}/bank"}
+_POINT = f"{BACKUPS}/pre-migration/rollback-2026-01-02T030405.000006Z.json"
+_MIGRATION: dict[str, Any] = {
+    "phase": "none",
+    "since": None,
+    "complete": False,
+    "run": None,
+    "sources": [],
+    "proxies": [],
+    "comparisons": [],
+    "returned": 0,
+    "rollback_point": None,
+}
+_SWITCHED = {
+    **_MIGRATION,
+    "phase": "switched",
+    "since": AT,
+    "complete": True,
+    "sources": [{**_BANK, "copied": 1, "quarantined": 0, "conflicts": 0, "skipped": 0}],
+    "rollback_point": _POINT,
+}
+_COUNTS = {
+    "read": 1,
+    "copied": 1,
+    "same": 0,
+    "changed": 0,
+    "removed": 0,
+    "quarantined": 0,
+    "noted": 0,
+    "skipped": 0,
+    "conflicts": 0,
+    "renumbered": 0,
+}
+_FIRST = [
+    {
+        "origin": "file/billing/brief.md",
+        "namespace": "projects/billing",
+        "key": "brief.md",
+        "value": '"Invoices go out on Fridays"',
+        "importance": 7,
+        "tags": [],
+        "created_at": "2026-01-02T03:04:05.000000Z",
+        "metadata": {"migrated_from": "memory-bank-mcp"},
+    }
+]
+_REMARKS = ["A file has no history: both times of a memory are when its file was last written"]
+_PLAN: dict[str, Any] = {
+    "phase": "none",
+    "sources": [
+        {
+            "survey": {**_BANK, "records": 1, "projects": {"billing": 1}, "remarks": _REMARKS, "bytes": 26},
+            "first": _FIRST,
+            "looked_at": _COUNTS,
+            "conflicts": [],
+        }
+    ],
+    "found": [],
+    "needed_bytes": 978,
+    "free_bytes": 10_000_000_000,
+}
+_RUN: dict[str, Any] = {
+    "started_at": AT,
+    "finished_at": AT,
+    "seconds": 0.5,
+    "records": 1,
+    "rate": 2.0,
+    "phase": "shadow",
+    "dry_run": False,
+    "complete": True,
+    "passes": 1,
+    "sources": [
+        {
+            **_BANK,
+            "counts": _COUNTS,
+            "projects": [{"project": "billing", "counts": _COUNTS}],
+            "seconds": 0.5,
+            "remarks": _REMARKS,
+        }
+    ],
+    "conflicts": [],
+    "renumbered": [],
+    "first": _FIRST,
+    "rollback_point": _POINT,
+}
+_CHECK = {"there": 1, "here": 1, "same": 1}
+_VERIFICATION: dict[str, Any] = {
+    "ok": True,
+    "seconds": 0.5,
+    "sources": [{**_BANK, **_CHECK, "quarantined": 0, "only_here": 0, "projects": [{"project": "billing", **_CHECK}]}],
+    "differences": [],
+    "replay": None,
+}
+_ROLLED_BACK_TO: dict[str, Any] = {
+    "backup_used": _POINT,
+    "returned": 0,
+    "verified": 0,
+    "lost": 0,
+    "returned_file": f"{LEDGERS}/returned.jsonl",
+    "restored": None,
+    "status": "rollback_complete",
+    "phase": "returned",
+}
+_FINISHED: dict[str, Any] = {
+    "phase": "finished",
+    "backups": [f"{BACKUPS}/pre-migration/last-1-memory-bank-files-2026-01-02T030405.000006Z.tar.gz"],
+    "kept": [],
+    "commands": [
+        f"rm -r {OLDER}/bank",
+        "docker stop mcp-memory-bank-mcp && docker rm mcp-memory-bank-mcp",
+        "docker volume ls --quiet --filter name=memory-bank  # then: docker volume rm …",
+    ],
+}
 
 
 def _change(seq: int, kind: str, key: str, number: int, version: int = 1) -> dict[str, Any]:
@@ -676,6 +792,14 @@ EXAMPLES: dict[tuple[str, str], tuple[Example, ...]] = {
             },
         ),
     ),
+    ("GET", "/migration"): (Example("Nothing was migrated yet", _MIGRATION),),
+    ("POST", "/migration/plan"): (Example("A folder of the memory bank", _PLAN, {"sources": [_BANK]}),),
+    ("POST", "/migration/run"): (Example("A folder of the memory bank", _RUN, {"sources": [_BANK]}),),
+    ("POST", "/migration/verify"): (Example("All is as it is there", _VERIFICATION, {}),),
+    ("POST", "/migration/switch"): (Example("No proxy was to follow", _SWITCHED, {}),),
+    ("POST", "/migration/rollback"): (Example("Nothing was written since", _ROLLED_BACK_TO, {}),),
+    ("POST", "/migration/finish"): (Example("What could go now", _FINISHED),),
+    ("GET", "/migration/report"): (Example("Of the last run", _RUN),),
     ("GET", "/export"): (Example("A namespace", _LINES, query=f"{_THERE}&recursive=true"),),
     ("POST", "/import"): (
         Example(

@@ -5,7 +5,18 @@ from collections.abc import Awaitable, Callable
 from msgspec import Struct
 
 from unified_memory.model.namespace import NamespaceConfig
-from unified_memory.rest import backups, history, memories, metrics, namespaces, operation, sessions, tiers, transfer
+from unified_memory.rest import (
+    backups,
+    history,
+    memories,
+    metrics,
+    migration,
+    namespaces,
+    operation,
+    sessions,
+    tiers,
+    transfer,
+)
 from unified_memory.rest.exchange import Answer, Call, Stream
 from unified_memory.service import requests
 from unified_memory.service.service import Service
@@ -51,6 +62,7 @@ _PAGE = ("limit", "cursor")
 _WRITE = ("If-Match", "Idempotency-Key")
 _STORES = ("read_only", "quota_exceeded", "storage_full")
 _KEPT = ("refused", "backup_not_found", "backup_damaged")
+_SOURCES = ("refused", "source_error", "source_unavailable", "migration_state", "in_progress")
 
 ROUTES: tuple[Route, ...] = (
     # ---- memories
@@ -530,6 +542,107 @@ ROUTES: tuple[Route, ...] = (
             "archive_missing",
             "storage_full",
         ),
+    ),
+    # ---- migration
+    Route(
+        method="GET",
+        path="/migration",
+        handler=migration.migration,
+        tag="Migration",
+        summary="How far the migration has come",
+        answer="MigrationStatus",
+        description="`phase`: `none` before the first run, then `shadow`, `switched` and `finished`, or `returned`.",
+    ),
+    Route(
+        method="POST",
+        path="/migration/plan",
+        handler=migration.plan_migration,
+        tag="Migration",
+        summary="Tell what a migration would do",
+        answer="MigrationPlan",
+        body=migration.PlanMigrationRequest,
+        long=True,
+        description="Looks at the sources and changes nothing. A source is a file or a folder below MIGRATION_DIR; a relative "
+        "location begins there. Without sources: those that were migrated before.",
+        parameters=("wait",),
+        errors=("refused", "source_error", "source_unavailable"),
+    ),
+    Route(
+        method="POST",
+        path="/migration/run",
+        handler=migration.run_migration,
+        tag="Migration",
+        summary="Copy memories of other programs",
+        answer="MigrationReport",
+        body=migration.RunMigrationRequest,
+        long=True,
+        description="May be ended at any instant and done again: what was copied is known. The first run makes a rollback point "
+        "before anything else. With `follow` it goes on until the switch; cancel the job to end it.",
+        parameters=("wait",),
+        errors=(*_SOURCES, "read_only", "quota_exceeded", "storage_full"),
+    ),
+    Route(
+        method="POST",
+        path="/migration/verify",
+        handler=migration.verify_migration,
+        tag="Migration",
+        summary="Compare what was copied with the sources",
+        answer="MigrationVerification",
+        body=migration.VerifyMigrationRequest,
+        long=True,
+        description="Counts, contents, tags and times, by project. `older`, which a command on the machine itself may say, has "
+        "the older service asked too.",
+        parameters=("wait",),
+        errors=("refused", "source_error", "source_unavailable", "migration_state"),
+    ),
+    Route(
+        method="POST",
+        path="/migration/switch",
+        handler=migration.switch_migration,
+        tag="Migration",
+        summary="Answer in the place of the older services",
+        answer="MigrationStatus",
+        body=migration.SwitchMigrationRequest,
+        long=True,
+        description="After a run that came to its end. Proxies hold requests back for a moment; no client sees an error. From "
+        "then on what is written here goes into the older files, too.",
+        parameters=("wait",),
+        errors=(*_SOURCES, "read_only"),
+    ),
+    Route(
+        method="POST",
+        path="/migration/rollback",
+        handler=migration.rollback_migration,
+        tag="Migration",
+        summary="Go back to the older services",
+        answer="MigrationRolledBack",
+        body=migration.RollbackMigrationRequest,
+        long=True,
+        description="What was stored, changed or deleted here since the switch is written into the older files first. Done again "
+        "it answers the same and changes nothing.",
+        parameters=("wait",),
+        errors=_SOURCES,
+    ),
+    Route(
+        method="POST",
+        path="/migration/finish",
+        handler=migration.finish_migration,
+        tag="Migration",
+        summary="End the migration",
+        answer="MigrationFinished",
+        long=True,
+        description="Keeps a last copy of the older files, and tells the commands that would remove what is left; none is run.",
+        parameters=("wait",),
+        errors=("refused", "migration_state", "in_progress", "storage_full"),
+    ),
+    Route(
+        method="GET",
+        path="/migration/report",
+        handler=migration.migration_report,
+        tag="Migration",
+        summary="What the last run came to",
+        answer="MigrationReport",
+        errors=("migration_state",),
     ),
     # ---- out and in
     Route(

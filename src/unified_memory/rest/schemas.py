@@ -13,7 +13,10 @@ from unified_memory.model.query import DEFAULT_LIMIT, MAX_FILTER_NODES, MAX_LIMI
 from unified_memory.model.session import WithMemories
 from unified_memory.rest.exchange import DEFAULT_WAIT_SECONDS, MAX_WAIT_SECONDS
 from unified_memory.rest.transfer import ON_CONFLICT
+from unified_memory.service.changeover import Finished, RolledBack
+from unified_memory.service.migration import Plan, Status, Verification
 from unified_memory.service.namespaces import MAX_HISTORY_DAYS, MAX_HISTORY_KEEP
+from unified_memory.service.reporting import Report
 
 Schema = dict[str, Any]
 
@@ -444,6 +447,21 @@ def _without_raw_defaults(struct: type) -> type:
     return msgspec.defstruct(struct.__name__, told, forbid_unknown_fields=True, namespace={"__doc__": struct.__doc__})
 
 
+def structs(prefix: str, kinds: Iterable[type]) -> dict[str, Schema]:
+    """The schemas of answers that are sent as the structs stand, and of what these hold; every member is always there."""
+    _, found = msgspec.json.schema_components(
+        kinds, ref_template=f"#/components/schemas/{prefix}{{name}}", schema_hook=lambda _: dict(ANY)
+    )
+    for schema in found.values():
+        del schema["title"]
+        schema["description"] = " ".join(schema["description"].split())
+        if "properties" in schema:
+            schema["required"] = list(schema["properties"])
+            for member in schema["properties"].values():
+                member.pop("default", None)
+    return {f"{prefix}{name}": schema for name, schema in found.items()}
+
+
 # ---- answers
 _TOLD_INSTANT: Schema = {**_INSTANT, "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$"}
 _NULLABLE_INSTANT: Schema = {"anyOf": [_TOLD_INSTANT, {"type": "null"}]}
@@ -803,6 +821,7 @@ ANSWERS: dict[str, Schema] = {
         removed=COUNT,
         same=COUNT,
     ),
+    **structs("Migration", [Plan, Report, Status, Verification, RolledBack, Finished]),
     "Lines": {"type": "string", "description": "A memory a line, as the record of `Memory`"},
     "Imported": record(
         read={**COUNT, "description": "Lines"},
