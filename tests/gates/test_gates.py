@@ -194,7 +194,7 @@ class TestLock:
         (tmp_path / "pyproject.toml").write_text(
             '[project]\nname = "planted"\nversion = "1"\nrequires-python = ">=3.11"\n'
             'dependencies = ["thing>=1"]\n'
-            '[project.optional-dependencies]\nsemantic = ["thing"]\ns3 = ["thing"]\nencrypt = ["thing"]\n'
+            '[project.optional-dependencies]\nsemantic = ["thing"]\ns3 = ["thing"]\nencrypt = ["thing"]\nfastapi = ["thing"]\n'
             '[dependency-groups]\nbuild = ["thing"]\ndev = ["thing"]\n'
             f'[tool.uv]\nno-index = true\nfind-links = ["{wheels}"]\n',
             encoding="utf-8",
