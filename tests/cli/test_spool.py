@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import apsw
 import pytest
 from typer.testing import CliRunner
 
@@ -79,6 +80,17 @@ def test_writes_are_dropped_by_number_or_where_they_failed(path: Path) -> None:
     assert run("drop", "1", "--spool", str(path)).out == "Dropped 1 write\n"
     assert run("drop", "--failed", "--spool", str(path)).out == "Dropped 0 writes\n"
     assert [one["number"] for one in json.loads(run("list", "--spool", str(path), "--json").out)["entries"]] == [2, 3]
+
+
+def test_what_is_no_spool_is_told_and_left_alone(tmp_path: Path) -> None:
+    other = tmp_path / "other.db"
+    database = apsw.Connection(str(other))
+    database.execute("CREATE TABLE t (x)")
+    database.close()
+    before = other.read_bytes()
+    assert "is no spool" in run("list", "--spool", str(other)).err
+    assert other.read_bytes() == before
+    assert "directory" in run("list", "--spool", str(tmp_path)).err
 
 
 def test_a_spool_that_is_not_there_is_not_made(tmp_path: Path) -> None:

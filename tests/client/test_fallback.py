@@ -20,15 +20,22 @@ from unified_memory.client import (
     SpoolError,
     SpoolFullError,
     SyncUnifiedMemoryClient,
+    UnexpectedAnswerError,
     UnifiedMemoryClient,
+    protocol,
 )
 from unified_memory.client.fallback import MOST_WITH_FALLBACK, older_key
+from unified_memory.client.resilience import with_key
 from unified_memory.client.spool import KEY_SECONDS
 from unified_memory.model.clock import SettableClock, SystemClock
 from unified_memory.model.errors import (
     InProgressError,
     InvalidInputError,
     MemoryNotFoundError,
+    ReadOnlyError,
+    StorageError,
+    StorageFullError,
+    UnifiedMemoryError,
     VersionConflictError,
 )
 
@@ -138,6 +145,18 @@ class World:
     def with_older(self) -> Any:
         transport = httpx2.MockTransport(self.older)
         return self.client(fallback_url="http://127.0.0.1:3009", fallback_transport=transport)
+
+
+def record_of(request: httpx2.Request) -> httpx2.Response:
+    """What the service answers to a store."""
+    body = json.loads(request.content)
+    record = {"key": body["key"], "namespace": body["namespace"], "value": body["value"], "version": 1, "metadata": {}}
+    return httpx2.Response(200, json=record)
+
+
+def problem(status: int, code: str) -> httpx2.Response:
+    told = {"status": status, "detail": "No", "code": code}
+    return httpx2.Response(status, json=told, headers={"content-type": "application/problem+json"})
 
 
 @pytest.fixture(params=["asynchronous", "synchronous"])
@@ -254,6 +273,62 @@ def test_without_a_spool_the_older_service_keeps_it_alone(world: World, namespac
             client.store_with_fallback("l", 1, namespace, if_none_match=True)
 
 
+@pytest.mark.parametrize("answer", [{}, [], None, {"status": "ok"}, {"key": "k", "namespace": "demo"}, "stored"])
+def test_what_does_not_tell_of_the_memory_confirms_no_write(world: World, answer: Any) -> None:
+    world.wire.state = "down"
+    with world.client() as client:
+        client.store_with_fallback("k", 1, "demo")
+    other = httpx2.MockTransport(lambda _: httpx2.Response(200, json=answer))
+    with world.client(transport=other) as client:
+        with pytest.raises(UnexpectedAnswerError):
+            client.replay()
+        with pytest.raises(UnexpectedAnswerError):
+            client.store_with_fallback("other", 1, "demo")
+    assert [entry.key for entry in world.spool.entries("waiting")] == ["k"]
+
+
+def test_a_write_is_handed_on_from_spool_to_spool(world: World, namespace: str) -> None:
+    world.wire.state = "down"
+    with world.client() as client:
+        client.store_with_fallback("k", 1, namespace)
+    # An application before the service.
+    front = httpx2.MockTransport(lambda _: httpx2.Response(200, json={"status": "cached_locally", "key": "k"}))
+    with world.client(transport=front) as client:
+        assert client.replay()["replayed"] == 1
+        assert client.store_with_fallback("k", 2, namespace) == {"status": "cached_locally", "key": "k"}
+
+
+@pytest.mark.parametrize("wrong", [{"namespace": "a//b"}, {"key": ""}, {"key": "a\0"}])
+def test_what_the_service_would_refuse_is_not_kept(world: World, wrong: dict[str, str]) -> None:
+    world.wire.state = "down"
+    with world.client() as client, pytest.raises(InvalidInputError):
+        client.store_with_fallback(**{"key": "k", "value": 1, **wrong})
+    assert world.spool.entries() == []
+
+
+def test_an_error_of_the_older_service_does_not_undo_what_is_kept(world: World, namespace: str) -> None:
+    world.wire.state = "down"
+    older = httpx2.MockTransport(lambda _: problem(404, "not_found"))
+    with world.client(fallback_url="http://127.0.0.1:3009", fallback_transport=older) as client:
+        assert client.store_with_fallback("k", 1, namespace)["status"] == "cached_locally"
+        with pytest.raises(ServiceUnavailableError):
+            client.retrieve_with_fallback("other", namespace)
+
+
+def test_a_spool_that_cannot_note_where_else_a_write_is_has_it_all_the_same(
+    world: World, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world.spool, "mark_in_fallback", full)
+    world.wire.state = "down"
+    with world.with_older() as client:
+        assert client.store_with_fallback("k", 1, namespace)["status"] == "stored_in_fallback"
+    assert len(world.spool.entries()) == 1
+
+
+def full(_: Any) -> None:
+    raise StorageFullError
+
+
 def test_older_keys_can_be_taken_apart_and_never_hold_a_slash() -> None:
     places = [("a", "b/c"), ("a/b", "c"), ("a:b", "c"), ("a", "b:c"), ("a%2Fb", "c"), ("..", "?#")]
     keys = [older_key(*place) for place in places]
@@ -289,6 +364,29 @@ def test_reads_see_what_waits(world: World, namespace: str) -> None:
         found = client.retrieve("old", namespace)
         assert (found["value"], found["status"]) == ({"n": 2}, "cached_locally")
         assert found["metadata"]["author"] == "ann"
+
+
+@pytest.mark.parametrize("answer", [{}, [], "found"])
+def test_what_is_no_memory_is_no_base_for_what_waits(world: World, answer: Any) -> None:
+    world.wire.state = "down"
+    with world.client() as client:
+        client.update_with_fallback("k", "demo", metadata={"author": "ann"})
+    found = {
+        "key": "k",
+        "namespace": "demo",
+        "value": 1,
+        "metadata": {},
+        "version": None,
+        "status": "found_in_fallback",
+    }
+    other = httpx2.MockTransport(lambda _: httpx2.Response(200, json=answer))
+    with world.client(transport=other) as client, pytest.raises(UnexpectedAnswerError):
+        client.retrieve("k", "demo")
+    # An application before the service has asked the older one.
+    front = httpx2.MockTransport(lambda _: httpx2.Response(200, json=found))
+    with world.client(transport=front) as client:
+        seen = client.retrieve("k", "demo")
+    assert (seen["value"], seen["metadata"], seen["status"]) == (1, {"author": "ann"}, "cached_locally")
 
 
 # ---- order
@@ -422,6 +520,120 @@ def test_a_write_that_gets_no_answer_does_not_hold_back_other_keys(
     assert [entry.key for entry in world.spool.entries("waiting")] == ["a", "a"]
     assert truth.retrieve("b", namespace) is not None
     assert truth.retrieve("a", namespace) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (500, "internal_error", UnifiedMemoryError),
+        (500, "storage_error", StorageError),
+        (503, "schema_too_new", StorageError),
+        (507, "storage_full", StorageFullError),
+        (403, "read_only", ReadOnlyError),
+    ],
+)
+def test_a_service_that_fails_has_not_refused(world: World, status: int, code: str, kind: type[Exception]) -> None:
+    world.wire.state = "down"
+    with world.client() as client:
+        for number in range(2):
+            client.store_with_fallback("k", number, "demo")
+    failing = httpx2.MockTransport(lambda _: problem(status, code))
+    with world.client(transport=failing) as client, pytest.raises(kind):
+        client.replay()
+    assert (world.spool.totals().waiting, world.spool.totals().failed) == (2, 0)
+
+
+def test_what_is_too_large_for_the_way_is_set_aside(world: World) -> None:
+    world.wire.state = "down"
+    with world.client() as client:
+        client.store_with_fallback("k", 1, "demo")
+    proxy = httpx2.MockTransport(lambda _: httpx2.Response(413, text="<h1>Request Entity Too Large</h1>"))
+    with world.client(transport=proxy) as client:
+        assert client.replay() == {"replayed": 0, "failed": 1, "waiting": 0}
+
+
+def test_some_writes_that_never_get_an_answer_do_not_hold_back_all_others(world: World) -> None:
+    sent: list[str] = []
+
+    def choosy(request: httpx2.Request) -> httpx2.Response:
+        if b"poison" in request.content:
+            raise httpx2.ReadTimeout("slow", request=request)
+        answer = record_of(request)
+        sent.append(answer.json()["key"] + str(answer.json()["value"]))
+        return answer
+
+    world.wire.state = "down"
+    with world.client() as client:
+        for number in range(5):
+            client.store_with_fallback(f"p{number}", "poison", "demo")
+        for key, value in (("p0", 2), ("a", 1), ("b", 1), ("a", 2)):
+            client.store_with_fallback(key, value, "demo")
+    with world.client(transport=httpx2.MockTransport(choosy)) as client:
+        for _ in range(3):
+            with pytest.raises(ServiceUnavailableError):
+                client.replay()
+    assert sent == ["a1", "b1", "a2"]
+    assert world.spool.totals().waiting == 6
+
+
+def test_what_is_dropped_during_a_replay_is_not_sent(world: World) -> None:
+    sent: list[str] = []
+
+    def dropping(request: httpx2.Request) -> httpx2.Response:
+        answer = record_of(request)
+        sent.append(answer.json()["key"])
+        if sent == ["a"]:
+            with Spool(world.spool.path) as other:
+                other.drop(2)
+        return answer
+
+    world.wire.state = "down"
+    with world.client() as client:
+        for key in ("a", "b", "c"):
+            client.store_with_fallback(key, 1, "demo")
+    with world.client(transport=httpx2.MockTransport(dropping)) as client:
+        assert client.replay()["replayed"] == 2
+    assert sent == ["a", "c"]
+
+
+async def test_a_client_is_closed_also_where_the_spool_cannot_give_the_turn_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Event()
+
+    async def silent(request: httpx2.Request) -> httpx2.Response:
+        asked.set()
+        await asyncio.Event().wait()
+        return record_of(request)
+
+    with Spool(tmp_path / "spool.db") as spool:
+        spool.add("store", with_key(protocol.store("k", 1)))
+        monkeypatch.setattr(spool, "release", full)
+        client = UnifiedMemoryClient(transport=httpx2.MockTransport(silent), spool=spool, replay_every=0.01)
+        # It sees what waits, and begins the replays.
+        assert await client.retrieve("k") is not None
+        async with asyncio.timeout(PATIENCE):
+            await asked.wait()
+            await client.close()
+
+
+def test_replays_begin_again_in_another_event_loop(service_url: str, tmp_path: Path, namespace: str) -> None:
+    wire = Wire()
+    with Spool(tmp_path / "spool.db") as spool:
+        client = UnifiedMemoryClient(service_url, transport=wire, spool=spool, retries=None, replay_every=0.01)
+
+        async def keep() -> None:
+            wire.state = "down"
+            await client.store_with_fallback("k", 1, namespace)
+
+        async def come_back() -> None:
+            wire.state = "up"
+            await client.retrieve("k", namespace)
+            assert await asyncio.to_thread(wire.wrote.wait, PATIENCE)
+            await client.close()
+
+        asyncio.run(keep())
+        asyncio.run(come_back())
 
 
 def test_only_one_replays(world: World, namespace: str) -> None:

@@ -1,5 +1,6 @@
 """What a client does where the service is away: it asks again, or does not ask at all."""
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -206,11 +207,44 @@ def test_no_attempt_begins_beyond_the_total_time() -> None:
         ({"retry-after": "Wed, 21 Oct 2026 07:28:05 GMT", "date": "Wed, 21 Oct 2026 07:28:00 GMT"}, 5.0),
         ({"retry-after": "Wed, 21 Oct 2026 07:28:05 GMT"}, None),
         ({"retry-after": "soon"}, None),
+        ({"retry-after": "Wed, 21 Oct 99999999999999999999 07:28:05 GMT"}, None),
+        ({"retry-after": "9" * 5000}, math.inf),
         ({}, None),
     ],
 )
 def test_a_retry_after_is_seconds_or_an_instant(headers: dict[str, str], seconds: float | None) -> None:
     assert answer_of(httpx2.Response(503, headers=headers)).retry_after == seconds
+
+
+def test_a_pause_that_the_service_never_ends_is_not_made() -> None:
+    attempts = Attempts(Retries(), protocol.retrieve("k"), clock=lambda: 0.0)
+    assert attempts.pause(Answer(503, "", b"", retry_after=math.inf)) is None
+
+
+def test_thousands_of_attempts_have_their_pauses() -> None:
+    retries = Retries(attempts=3000, first=0.1, longest=0.2, total=math.inf)
+    attempts = Attempts(retries, protocol.retrieve("k"), clock=lambda: 0.0)
+    assert all(attempts.pause(Answer(503, "", b"")) is not None for _ in range(2999))
+
+
+@pytest.mark.parametrize("first", [lambda: httpx2.ReadError, lambda: away(502)])
+async def test_what_one_attempt_may_have_brought_is_not_unsent(first: Callable[[], Reply]) -> None:
+    for failures in (2, 1):
+        # The last attempt meets no service, or the breaker.
+        service = Service(first(), httpx2.ConnectError)
+        options: dict[str, Any] = {"retries": Retries(attempts=2, first=0.0), "breaker": Breaker(failures)}
+        with client_of(service, **options) as client, pytest.raises(ServiceUnavailableError) as told:
+            client.store("k", 1)
+        assert not told.value.unsent
+        options["breaker"] = Breaker(failures)
+        transport = httpx2.MockTransport(Service(first(), httpx2.ConnectError))
+        async with UnifiedMemoryClient(transport=transport, **options) as other:
+            with pytest.raises(ServiceUnavailableError) as told:
+                await other.store("k", 1)
+        assert not told.value.unsent
+    with client_of(Service(httpx2.ConnectError)) as client, pytest.raises(ServiceUnavailableError) as told:
+        client.store("k", 1)
+    assert told.value.unsent
 
 
 def test_retries_that_make_no_sense_are_refused() -> None:
@@ -276,6 +310,16 @@ def test_only_one_call_probes_and_one_that_is_given_up_counts_for_nothing() -> N
         with client.breaker.attempt("here") as tell:
             tell(True)
         assert client.breaker.state is BreakerState.CLOSED
+
+
+def test_what_began_before_the_service_was_back_does_not_open_it_again() -> None:
+    breaker = Breaker(failures=2)
+    with breaker.attempt("here") as first, breaker.attempt("here") as second:
+        with breaker.attempt("here") as tell:
+            tell(True)
+        first(False)
+        second(False)
+    assert breaker.state is BreakerState.CLOSED
 
 
 def test_answers_between_failures_keep_it_closed() -> None:

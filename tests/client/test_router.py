@@ -80,7 +80,12 @@ async def test_a_parameter_that_is_not_known_is_not_passed_over(backend: Unified
         (b"{", 400, "malformed_input"),
         (b"{}", 422, "invalid_input"),
         (b'{"value": 1, "tll": 5}', 422, "invalid_input"),
-        (b'{"value": NaN}', 422, "invalid_input"),
+        (b'{"value": NaN}', 400, "malformed_input"),
+        (b'{"value": "\xff"}', 400, "malformed_input"),
+        (b'{"value": ' + b"[" * 5000 + b"]" * 5000 + b"}", 400, "malformed_input"),
+        (b'{"value": 1, "ttl": true}', 422, "invalid_input"),
+        (b'{"value": 1, "ttl": "5"}', 422, "invalid_input"),
+        (b'{"value": 1, "key": 5}', 422, "invalid_input"),
         (b'{"value": 1, "namespace": "a//b"}', 422, "invalid_input"),
         (b'{"value": 1, "key": "k", "expected_version": 99}', 409, "version_conflict"),
     ],
@@ -90,6 +95,40 @@ async def test_what_is_wrong_is_a_problem(backend: UnifiedMemoryClient, body: by
         response = await http.post(f"{PREFIX}/store", content=body, headers={"content-type": "application/json"})
     assert (response.status_code, response.json()["code"]) == (status, code)
     assert response.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    "key", ["a\n", "\n", "a\nb", "a/b", "/a/", "a//b", "..", "a%2Fb", "100%", "a?b#c", "a+b", "\u2028", "é漢"]
+)
+async def test_a_key_may_hold_anything(backend: UnifiedMemoryClient, namespace: str, key: str) -> None:
+    await backend.store("a", "another", namespace)
+    async with UnifiedMemoryClient("http://front", transport=httpx2.ASGITransport(application_of(backend))) as client:
+        await client.store(key, 1, namespace)
+        await client.update(key, namespace, value=2)
+        assert (await client.patch(key, namespace, merge=3))["version"] == 3
+        found = await client.retrieve(key, namespace)
+        assert found is not None
+        assert (found["key"], found["value"]) == (key, 3)
+        await client.delete(key, namespace)
+        assert await client.retrieve(key, namespace) is None
+    other = await backend.retrieve("a", namespace)
+    assert other is not None
+    assert other["value"] == "another"
+
+
+async def test_numbers_keep_all_their_digits(backend: UnifiedMemoryClient) -> None:
+    digits = "9" * 5000
+    async with asking(application_of(backend)) as http:
+        headers = {"content-type": "application/json"}
+        response = await http.post(f"{PREFIX}/store", content=f'{{"value": {digits}}}', headers=headers)
+    assert response.status_code == 200
+    assert digits in response.text
+
+
+async def test_a_parameter_is_given_once(backend: UnifiedMemoryClient) -> None:
+    async with asking(application_of(backend)) as http:
+        response = await http.get(f"{PREFIX}/retrieve/k?namespace=a&namespace=b")
+    assert (response.status_code, response.json()["field"]) == (422, "namespace")
 
 
 async def test_the_routes_stand_in_both_places_and_the_client_can_be_overridden(

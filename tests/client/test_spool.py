@@ -147,6 +147,70 @@ def test_the_version_of_the_last_write_is_known_while_others_wait(spool: Spool) 
     assert spool.written(("demo", "k")) is None
 
 
+def test_the_version_is_forgotten_with_the_last_write_that_waits(spool: Spool) -> None:
+    for end in (lambda entry: spool.fail(entry, ConflictError("No"), "me"), lambda entry: spool.drop(entry.id)):
+        first, second = spool.add("store", write()), spool.add("store", write())
+        spool.done(first, 7, "me")
+        end(second)
+        assert spool.written(("demo", "k")) is None
+
+
+def test_what_is_due_has_nothing_of_its_memory_before_it(spool: Spool) -> None:
+    entries = [spool.add("store", write(key)) for key in ("a", "a", "b")]
+    first, second, other = (entry.id for entry in entries)
+
+    def due(after: int, *place: str) -> int | None:
+        found = spool.due(("demo", place[0]) if place else None, after=after)
+        return None if found is None else found.id
+
+    assert (due(0), due(first), due(other)) == (first, other, None)
+    assert (due(0, "a"), due(first, "a"), due(0, "b")) == (first, None, other)
+    spool.fail(entries[0], ConflictError("No"), "me")
+    assert due(first) == second
+
+
+def test_a_turn_taken_before_the_clock_was_put_back_lapses(spool: Spool, clock: SettableClock) -> None:
+    assert spool.take("one")
+    clock.advance(-3600)
+    assert spool.take("two")
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_that_is_not_there_any_more_keeps_nothing(spool: Spool, *, replaced: bool) -> None:
+    spool.path.unlink()
+    if replaced:
+        spool.path.touch()
+    with pytest.raises(SpoolError, match="removed or replaced"):
+        spool.add("store", write())
+    assert spool.totals().waiting == 0
+
+
+def test_a_damaged_write_is_told(spool: Spool) -> None:
+    entry = spool.add("store", write())
+    database = apsw.Connection(str(spool.path))
+    database.execute("UPDATE entries SET request = x'00'")
+    database.close()
+    for read in (spool.due, spool.entries, lambda: spool.get(entry.id), lambda: spool.waiting(("demo", "k"))):
+        with pytest.raises(SpoolError, match="Write 1 of the spool is damaged"):
+            read()
+
+
+def test_a_forked_process_has_to_open_it_itself(spool: Spool) -> None:
+    code = f"""
+import os, sys
+from unified_memory.client import Spool, SpoolError
+spool = Spool({str(spool.path)!r})
+if child := os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+try:
+    spool.waits()
+except SpoolError:
+    os._exit(0)
+os._exit(1)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_another_file_is_no_spool(tmp_path: Path) -> None:
     database = apsw.Connection(str(tmp_path / "other.db"))
     database.execute("CREATE TABLE t (x)")
@@ -155,6 +219,12 @@ def test_another_file_is_no_spool(tmp_path: Path) -> None:
     for name in ("other.db", "text", "missing/spool.db"):
         with pytest.raises(SpoolError):
             Spool(tmp_path / name)
+    with pytest.raises(SpoolError, match="directory"):
+        Spool(tmp_path)
+    # It is left as it was.
+    database = apsw.Connection(str(tmp_path / "other.db"))
+    assert database.pragma("journal_mode") == "delete"
+    database.close()
 
 
 def test_a_newer_spool_is_left_alone(spool: Spool) -> None:

@@ -5,13 +5,17 @@ Both have the same operations, made of the same functions (`protocol`), and rais
 service is away. `unified_memory.client.fastapi` has a router for FastAPI applications.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from msgspec import UNSET
 
 from unified_memory.client.asynchronous import UnifiedMemoryClient
 from unified_memory.client.errors import ServiceUnavailableError, SpoolError, SpoolFullError, UnexpectedAnswerError
 from unified_memory.client.resilience import Breaker, BreakerState, Retries
-from unified_memory.client.spool import Spool
 from unified_memory.client.synchronous import SyncUnifiedMemoryClient
+
+if TYPE_CHECKING:
+    from unified_memory.client.spool import Spool
 
 __all__ = [
     "UNSET",
@@ -26,3 +30,12 @@ __all__ = [
     "UnexpectedAnswerError",
     "UnifiedMemoryClient",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # SQLite is loaded by those alone who use a spool: a command that asks the service starts faster without it.
+    if name != "Spool":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from unified_memory.client.spool import Spool  # noqa: PLC0415 - see above
+
+    return Spool

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, cast
 
 import httpx2
 from msgspec import Struct
@@ -25,7 +25,7 @@ from unified_memory.client.connection import (
     request_of,
 )
 from unified_memory.client.errors import ServiceUnavailableError
-from unified_memory.client.fallback import Ask, AskOlder, Means, Pause, Replay, Step, Steps, plain, replay
+from unified_memory.client.fallback import Ask, AskOlder, Means, Pause, Replay, Step, Steps, open_spool, plain, replay
 from unified_memory.client.protocol import DEFAULT_URL, Answer, Call, Flow, Listing
 from unified_memory.client.resilience import (
     REPLAY_SECONDS,
@@ -38,8 +38,10 @@ from unified_memory.client.resilience import (
     is_reached,
     with_key,
 )
-from unified_memory.client.spool import Spool
 from unified_memory.model.errors import InvalidInputError, UnifiedMemoryError
+
+if TYPE_CHECKING:
+    from unified_memory.client.spool import Spool
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -154,7 +156,7 @@ class UnifiedMemoryClient:
         transport: httpx2.AsyncBaseTransport | None = None,
         retries: Retries | None = RETRIES,
         breaker: Breaker | None = None,
-        spool: Spool | Path | str | None = None,
+        spool: "Spool | Path | str | None" = None,
         fallback_url: str | None = None,
         fallback_transport: httpx2.AsyncBaseTransport | None = None,
         replay_every: float = REPLAY_SECONDS,
@@ -180,7 +182,7 @@ class UnifiedMemoryClient:
         self._retries = retries
         self.breaker = breaker or Breaker()
         self._owns_spool = isinstance(spool, Path | str)
-        self.spool = Spool(spool) if isinstance(spool, Path | str) else spool
+        self.spool = open_spool(spool) if isinstance(spool, Path | str) else spool
         self._replay_every = replay_every
         self._older: _Older | None = None
         if fallback_url is not None:
@@ -189,6 +191,7 @@ class UnifiedMemoryClient:
             self._older = _Older(older_url, older_http, Breaker())
         self._means = Means(self.spool, self._older is not None, lambda: self.breaker.state is BreakerState.OPEN)
         self._replays: asyncio.Task[None] | None = None
+        self._closed = False
         self.namespaces = Namespaces(self)
         self.sessions = Sessions(self)
 
@@ -196,14 +199,15 @@ class UnifiedMemoryClient:
         """The answer to a call, as it came: also one that tells of an error. Raises ServiceUnavailableError."""
         call = call if self._retries is None else with_key(call)
         attempts = Attempts(self._retries, call)
-        while True:
-            with self.breaker.attempt(self.url) as tell:
-                outcome = await self._attempt(self._http, self.url, call)
-                tell(is_reached(call, outcome))
-            pause = attempts.pause(outcome)
-            if pause is None:
-                return checked(outcome)
-            await asyncio.sleep(pause)
+        with attempts.told():
+            while True:
+                with self.breaker.attempt(self.url) as tell:
+                    outcome = await self._attempt(self._http, self.url, call)
+                    tell(is_reached(call, outcome))
+                pause = attempts.pause(outcome)
+                if pause is None:
+                    return checked(outcome)
+                await asyncio.sleep(pause)
 
     async def _attempt(self, http: httpx2.AsyncClient, url: str, call: Call[T]) -> Outcome:
         try:
@@ -272,10 +276,12 @@ class UnifiedMemoryClient:
         return call.read(checked(outcome))
 
     def _begin_replays(self) -> None:
-        if self.spool is not None and self._replays is None:
+        # It may have come to its end with an event loop, or by an error that is no error of ours.
+        ended = self._replays is None or self._replays.done()
+        if self.spool is not None and ended and not self._closed:
             self._replays = asyncio.get_running_loop().create_task(self._replay_on(self.spool))
 
-    async def _replay_on(self, spool: Spool) -> None:
+    async def _replay_on(self, spool: "Spool") -> None:
         while True:
             try:
                 if spool.waits() and not self._means.is_open():
@@ -326,7 +332,8 @@ class UnifiedMemoryClient:
 
     async def close(self) -> None:
         """Closes the connections; what waits in the spool stays there."""
-        if self._replays is not None:
+        self._closed = True
+        if self._replays is not None and not self._replays.done():
             self._replays.cancel()
             await asyncio.wait([self._replays])
         await self._http.aclose()

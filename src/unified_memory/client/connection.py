@@ -108,7 +108,7 @@ def _retry_after(headers: httpx2.Headers) -> float | None:
     try:
         until = email.utils.parsedate_to_datetime(told)
         return max(0.0, (until - email.utils.parsedate_to_datetime(headers.get("date", ""))).total_seconds())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
 
 

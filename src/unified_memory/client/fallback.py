@@ -1,15 +1,16 @@
 """Where a call goes while the service is away: to the older service, and into the spool, from which it reaches the service later.
 
 Each operation is a generator of steps, which a client carries out in its own way, waiting or not; what a step comes to is sent
-back into it, or thrown. No I/O here but reading the spool, which blocks nobody.
+back into it, or thrown. No I/O here but opening and reading the spool, which blocks nobody.
 """
 
 import logging
+import sys
 import uuid
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from functools import partial
-from typing import Any, Literal, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, cast, get_args
 from urllib.parse import quote
 
 import msgspec
@@ -19,18 +20,25 @@ from unified_memory.client import protocol, shapes
 from unified_memory.client.errors import ServiceUnavailableError, SpoolError, UnexpectedAnswerError
 from unified_memory.client.protocol import IDEMPOTENCY_KEY, JSON, Call, Instant, Seconds
 from unified_memory.client.resilience import with_key
-from unified_memory.client.spool import Entry, Kind, Place, Spool
 from unified_memory.model.clock import from_rfc3339
 from unified_memory.model.errors import (
     ConflictError,
     InProgressError,
     MemoryNotFoundError,
     ReadOnlyError,
+    SchemaTooNewError,
     StorageBusyError,
+    StorageError,
     StorageFullError,
     UnifiedMemoryError,
 )
-from unified_memory.model.namespace import DEFAULT_NAMESPACE
+from unified_memory.model.memory import check_key
+from unified_memory.model.namespace import DEFAULT_NAMESPACE, check_namespace
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from unified_memory.client.spool import Entry, Kind, Place, Spool
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -38,10 +46,11 @@ logger = logging.getLogger(__name__)
 # The service cannot be reached, or cannot take anything now: it is not the call that is at fault.
 AWAY = (ServiceUnavailableError, StorageBusyError)
 # It is the service, or the spool, that cannot go on, whatever is sent.
-_STOPPED = (StorageBusyError, StorageFullError, ReadOnlyError, SpoolError)
+_STOPPED = (StorageBusyError, StorageFullError, SchemaTooNewError, ReadOnlyError, SpoolError)
+# What stands on the way will never let such a request through.
+_TOO_LARGE = {413, 414, 431}
 # So many writes in a row to which no answer comes, and a replay takes the service for gone.
 UNANSWERED = 3
-BATCH = 100
 # How long a write waits while another process or task replays what it has to go behind; one that may be kept waits less, but
 # long enough that a replay is faster than what comes behind it.
 TURN_PAUSE_SECONDS = 0.05
@@ -49,6 +58,13 @@ TURN_PAUSES = 200
 TURN_PAUSES_WITH_FALLBACK = 20
 # It does not send more than so many of those before it, either.
 MOST_WITH_FALLBACK = 16
+
+
+def open_spool(path: "Path | str") -> "Spool":
+    """The spool of that file. Raises SpoolError."""
+    from unified_memory.client.spool import Spool  # noqa: PLC0415 - SQLite is loaded where there is a spool
+
+    return Spool(path)
 
 
 # ---- steps
@@ -85,15 +101,18 @@ class Means(Struct, frozen=True):
     call through.
     """
 
-    spool: Spool | None
+    spool: "Spool | None"
     older: bool
     is_open: Callable[[], bool]
+
+
+KeptStatus = Literal["stored_in_fallback", "cached_locally"]
 
 
 class Kept(TypedDict):
     """Where a write was kept while the service was away."""
 
-    status: Literal["stored_in_fallback", "cached_locally"]
+    status: KeptStatus
     key: str
 
 
@@ -151,6 +170,18 @@ def _older_found(answer: Any) -> Any:
     return answer
 
 
+# ---- what the service says
+def _record(place: "Place", answer: Any) -> dict[str, Any]:
+    """The answer itself, where it tells of that memory. Raises UnexpectedAnswerError: nothing says then that it was stored."""
+    if isinstance(answer, dict):
+        if (answer.get("namespace"), answer.get("key")) == place and isinstance(answer.get("version"), int):
+            return answer
+        if answer.get("status") in get_args(KeptStatus) and answer.get("key") == place[1]:
+            # An application before the service keeps it.
+            return answer
+    raise UnexpectedAnswerError("What answers does not tell of the memory", hint="Is the URL right?")
+
+
 # ---- operations of a client with a spool
 def plain(means: Means, call: Call[T]) -> Steps[T]:
     """Any call: it sees what waits in the spool, and a write goes behind what waits there, or not at all."""
@@ -166,7 +197,7 @@ def plain(means: Means, call: Call[T]) -> Steps[T]:
     return cast("T", (yield Ask(call)))
 
 
-def _let_through(means: Means, place: Place | None, *, may_be_kept: bool = False) -> Steps[None]:
+def _let_through(means: Means, place: "Place | None", *, may_be_kept: bool = False) -> Steps[None]:
     """Sends what waits of that memory, or all. Raises ServiceUnavailableError where some of it waits still."""
     spool = means.spool
     if spool is None:
@@ -190,7 +221,7 @@ def _let_through(means: Means, place: Place | None, *, may_be_kept: bool = False
         )
 
 
-def _seen(entries: list[Entry], before: Step) -> Steps[Found | None]:
+def _seen(entries: "list[Entry]", before: Step) -> Steps[Found | None]:
     """What is there once these writes are done. `before` tells what is there without them, where that matters."""
     begin = max((place for place, entry in enumerate(entries) if entry.kind != "update"), default=None)
     first = entries[0]
@@ -201,6 +232,8 @@ def _seen(entries: list[Entry], before: Step) -> Steps[Found | None]:
     elif begin is None:
         record = yield before
         if record is not None:
+            if not isinstance(record, dict) or "value" not in record:
+                raise UnexpectedAnswerError("What answers does not tell a memory", hint="Is the URL right?")
             found = _found(first.namespace, first.key, record["value"], record.get("metadata") or {}, "cached_locally")
     for entry in entries[0 if begin is None else begin + 1 :]:
         if found is not None:
@@ -326,18 +359,21 @@ def _ask_older(means: Means, call: Call[Any]) -> Steps[Any]:
         return None
     try:
         return (yield AskOlder(call))
-    except (ServiceUnavailableError, UnexpectedAnswerError) as error:
+    except UnifiedMemoryError as error:
         logger.warning("The older service cannot help: %s", error.detail)
         return None
 
 
-def _write(means: Means, kind: Kind, call: Call[Any], value: Any) -> Steps[Any]:
+def _write(means: Means, kind: "Kind", call: Call[Any], value: Any) -> Steps[Any]:
     call = with_key(call)
     namespace, key = cast("Place", call.place)
     try:
         yield from _let_through(means, call.place, may_be_kept=True)
-        return (yield Ask(call))
+        return _record((namespace, key), (yield Ask(call)))
     except AWAY as error:
+        # The service would refuse it later; how long a key may be only it knows.
+        check_namespace(namespace)
+        check_key(key, sys.maxsize)
         # Into the spool first: what only the older service has would never reach this one.
         entry = (yield Local(partial(means.spool.add, kind, call))) if means.spool is not None else None
         in_older = value is not UNSET and (yield from _tell_older(means, kind, namespace, key, value))
@@ -345,11 +381,15 @@ def _write(means: Means, kind: Kind, call: Call[Any], value: Any) -> Steps[Any]:
             raise
         logger.warning("The service is away (%s); a write is kept %s", error.detail, "there" if in_older else "here")
     if in_older and means.spool is not None and entry is not None:
-        yield Local(partial(means.spool.mark_in_fallback, entry.id))
+        try:
+            yield Local(partial(means.spool.mark_in_fallback, entry.id))
+        except StorageError as error:
+            # It is kept all the same.
+            logger.warning("The spool does not know that the older service has a write: %s", error.detail)
     return {"status": "stored_in_fallback" if in_older else "cached_locally", "key": key}
 
 
-def _tell_older(means: Means, kind: Kind, namespace: str, key: str, value: Any) -> Steps[bool]:
+def _tell_older(means: Means, kind: "Kind", namespace: str, key: str, value: Any) -> Steps[bool]:
     """Whether the older service has taken the value."""
     if not means.older:
         return False
@@ -357,68 +397,82 @@ def _tell_older(means: Means, kind: Kind, namespace: str, key: str, value: Any) 
         if kind == "update" and (yield AskOlder(older_retrieve(namespace, key))) is None:
             return False
         yield AskOlder(older_store(namespace, key, value))
-    except (ServiceUnavailableError, UnexpectedAnswerError) as error:
+    except UnifiedMemoryError as error:
         logger.warning("The older service cannot help: %s", error.detail)
         return False
     return True
 
 
 # ---- replay
-def replay(spool: Spool, place: Place | None = None, most: int | None = None) -> Steps[Replay]:
+def replay(spool: "Spool", place: "Place | None" = None, most: int | None = None) -> Steps[Replay]:
     """Sends what waits, of that memory or of all, in order, at most `most`; what the service refuses for good is set aside.
 
     Raises InProgressError where another process or task does so, ServiceUnavailableError where the service is away or does not
-    answer some of it, StorageError and ReadOnlyError where it takes nothing: all that was not confirmed then waits still.
+    answer some of it, UnexpectedAnswerError where something else does, StorageError and ReadOnlyError where it takes nothing, any
+    other error that is the service's own fault: all that was not confirmed then waits still.
     """
     holder = uuid.uuid4().hex
     counts = Counter(replayed=0, failed=0)
-    held: set[Place] = set()
-    unanswered, after = 0, 0
+    unanswered = 0
     broken: UnifiedMemoryError | None = None
     try:
         if not (yield Local(partial(spool.take, holder))):
             raise InProgressError("The spool is being replayed already", path=str(spool.path))
-        while (entries := _next(spool, place, after)) and (most is None or counts.total() < most):
-            for entry in entries:
-                after = entry.id
-                where = (entry.namespace, entry.key)
-                if where in held:
-                    continue
-                try:
-                    done = yield from _send(spool, entry, holder)
-                except (ServiceUnavailableError, UnexpectedAnswerError) as error:
-                    # It may be this one alone that never gets an answer: the others do not wait for it, but their order is kept.
-                    held.add(where)
-                    broken = error
-                    unanswered += 1
-                    if unanswered >= UNANSWERED or getattr(error, "unsent", False):
-                        raise
-                else:
-                    unanswered = 0
-                    counts["replayed" if done else "failed"] += 1
+        for entry in _due(spool, place):
+            try:
+                done = yield from _send(spool, entry, holder)
+            except _STOPPED:
+                raise
+            except UnifiedMemoryError as error:
+                # It may be this one alone that never gets an answer: others do not wait for it, but those of its memory.
+                broken = error
+                unanswered += 1
+                if getattr(error, "unsent", False):
+                    raise
+                if unanswered >= UNANSWERED:
+                    spool.resume = entry.id if place is None else spool.resume
+                    raise
+            else:
+                unanswered = 0
+                counts["replayed" if done else "failed"] += 1
+            if most is not None and counts.total() >= most:
+                break
     finally:
         # Not as a step: a generator that is closed gives none any more.
-        spool.release(holder)
+        try:
+            spool.release(holder)
+        except StorageError as error:
+            # Raised here, it would take the place of a cancellation.
+            logger.warning("The turn to replay the spool was not given back, it lapses: %s", error.detail)
     if broken is not None:
         raise broken
     return cast("Replay", {**counts, "waiting": spool.totals().waiting})
 
 
-def _next(spool: Spool, place: Place | None, after: int) -> list[Entry]:
+def _due(spool: "Spool", place: "Place | None") -> "Iterator[Entry]":
+    """What waits and has nothing of its memory before it, from where the last replay was broken off, and once around."""
+    begin = spool.resume if place is None else 0
+    told: set[int] = set()
+    for first in {begin: None, 0: None}:
+        after = first
+        while entry := spool.due(place, after=after):
+            after = entry.id
+            if after not in told:
+                told.add(after)
+                yield entry
     if place is None:
-        return spool.entries("waiting", limit=BATCH, after=after)
-    return spool.waiting(place, limit=MOST_WITH_FALLBACK, after=after)
+        spool.resume = 0
 
 
-def _send(spool: Spool, entry: Entry, holder: str) -> Steps[bool]:
+def _send(spool: "Spool", entry: "Entry", holder: str) -> Steps[bool]:
     """Whether the service has taken it, rather than refused it."""
     try:
         if spool.outdated(entry):
             entry = yield from _with_version(spool, entry)
-        result = yield Ask(entry.call)
-    except (ServiceUnavailableError, UnexpectedAnswerError, *_STOPPED):
-        raise
+        result = _record((entry.namespace, entry.key), (yield Ask(entry.call)))
     except UnifiedMemoryError as error:
+        if not _is_refusal(error):
+            raise
         yield Local(partial(spool.fail, entry, error, holder))
         logger.error("The service has refused write %d of the spool: %s", entry.id, error.detail)  # noqa: TRY400 - no fault here
         return False
@@ -426,7 +480,17 @@ def _send(spool: Spool, entry: Entry, holder: str) -> Steps[bool]:
     return True
 
 
-def _with_version(spool: Spool, entry: Entry) -> Steps[Entry]:
+def _is_refusal(error: UnifiedMemoryError) -> bool:
+    """Whether the write will never be done, as far as one can tell."""
+    if isinstance(error, UnexpectedAnswerError):
+        return error.facts.get("status") in _TOO_LARGE
+    if isinstance(error, ServiceUnavailableError | StorageError | ReadOnlyError):
+        return False
+    # An error that has no class here: it went wrong there.
+    return type(error) is not UnifiedMemoryError
+
+
+def _with_version(spool: "Spool", entry: "Entry") -> "Steps[Entry]":
     """A write whose Idempotency-Key the service may have forgotten, bound to the version that is there, with a new key.
 
     Raises ConflictError where the memory has changed since: it may have been this very write.
@@ -434,7 +498,7 @@ def _with_version(spool: Spool, entry: Entry) -> Steps[Entry]:
     heads: list[shapes.VersionHead] = []
     try:
         page = yield Ask(protocol.history(entry.key, entry.namespace, limit=1))
-        heads = page["versions"]
+        heads = _heads(page)
     except MemoryNotFoundError:
         pass
     current = 0
@@ -451,7 +515,13 @@ def _with_version(spool: Spool, entry: Entry) -> Steps[Entry]:
     return cast("Entry", (yield Local(partial(spool.rekey, entry, _bound(entry, current)))))
 
 
-def _bound(entry: Entry, version: int) -> Call[Any]:
+def _heads(page: Any) -> list[shapes.VersionHead]:
+    if not isinstance(page, dict) or not isinstance(page.get("versions"), list):
+        raise UnexpectedAnswerError("What answers does not tell the versions of the memory", hint="Is the URL right?")
+    return cast("list[shapes.VersionHead]", page["versions"])
+
+
+def _bound(entry: "Entry", version: int) -> Call[Any]:
     call = entry.call
     headers = {**call.headers, IDEMPOTENCY_KEY: uuid.uuid4().hex}
     if entry.kind == "delete":

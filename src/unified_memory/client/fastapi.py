@@ -4,6 +4,7 @@ Paths, bodies and answers are the service's, errors too (problem+json), so that 
 the service's place. Needs `pip install mcp-unified-memory[fastapi]`.
 """
 
+import json
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, Literal, TypeAlias
@@ -13,6 +14,7 @@ try:
     from fastapi.exceptions import RequestValidationError
     from fastapi.routing import APIRoute
     from pydantic import BaseModel, ConfigDict
+    from starlette.convertors import Convertor, register_url_convertor
 except ImportError as error:
     raise ImportError(
         "The router needs FastAPI: pip install 'mcp-unified-memory[fastapi]'", name=error.name, path=error.path
@@ -23,7 +25,7 @@ import msgspec
 from unified_memory.client import protocol
 from unified_memory.client.asynchronous import UnifiedMemoryClient
 from unified_memory.client.errors import ServiceUnavailableError, UnexpectedAnswerError
-from unified_memory.client.protocol import JSON, PROBLEM, Call
+from unified_memory.client.protocol import JSON, PROBLEM, Answer, Call
 from unified_memory.model import errors
 from unified_memory.model.namespace import DEFAULT_NAMESPACE
 
@@ -82,6 +84,33 @@ def answer(result: Mapping[str, Any]) -> Response:
     return Response(protocol.encode(result), media_type=JSON)
 
 
+class _Key(Convertor[str]):
+    """The rest of a path, whatever it holds. Starlette's own `path` ends at a line feed, and would take a key for another."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("memory_key", _Key())
+
+
+class _Request(Request):
+    """A request whose JSON is read as the service reads it: all digits, no NaN."""
+
+    async def json(self) -> Any:
+        content = await self.body()
+        try:
+            return protocol.decode(Answer(200, JSON, content))
+        except (UnexpectedAnswerError, RecursionError):
+            # What FastAPI knows how to tell.
+            raise json.JSONDecodeError("The body is not JSON", content.decode("utf-8", "replace"), 0) from None
+
+
 class MemoryRoute(APIRoute):
     """A route that tells errors of ours as problem+json, those of the request too."""
 
@@ -96,20 +125,23 @@ class MemoryRoute(APIRoute):
                     # Left out of account, it would be answered as if it had not been asked for.
                     if name not in known:
                         raise errors.InvalidInputError(name, f"There is no parameter {name!r} here")
-                return await handler(request)
+                    if len(request.query_params.getlist(name)) > 1:
+                        raise errors.InvalidInputError(name, f"The parameter {name!r} is given twice")
+                return await handler(_Request(request.scope, request.receive))
             except errors.UnifiedMemoryError as error:
                 return problem(error)
             except RequestValidationError as error:
                 first = error.errors()[0]
+                if first["type"] == "json_invalid":
+                    return problem(errors.MalformedInputError("body", "The body is not JSON"))
                 field = ".".join(map(str, first["loc"][1:])) or str(first["loc"][0])
-                kind = errors.MalformedInputError if first["type"] == "json_invalid" else errors.InvalidInputError
-                return problem(kind(field, f"{field}: {first['msg']}"))
+                return problem(errors.InvalidInputError(field, f"{field}: {first['msg']}"))
 
         return handle
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     def given(self) -> dict[str, Any]:
         """What was named, also where it is null."""
@@ -211,7 +243,7 @@ def _add_routes(
         given: dict[str, Any] = {**request.given(), "if_none_match": if_none_match is not None}
         return answer(await store(**given, idempotency_key=idempotency_key))
 
-    @routes.get("/retrieve/{key:path}")
+    @routes.get("/retrieve/{key:memory_key}")
     async def retrieve_memory(
         key: str,
         client: Client,
@@ -229,7 +261,7 @@ def _add_routes(
             raise errors.MemoryNotFoundError(namespace, key)
         return answer(result)
 
-    @routes.put("/update/{key:path}")
+    @routes.put("/update/{key:memory_key}")
     async def update_memory(
         key: str,
         request: UpdateMemoryRequest,
@@ -241,7 +273,7 @@ def _add_routes(
         update = client.update_with_fallback if fallback else client.update
         return answer(await update(key, namespace, **request.given(), idempotency_key=idempotency_key))
 
-    @routes.patch("/update/{key:path}")
+    @routes.patch("/update/{key:memory_key}")
     async def patch_memory(
         key: str,
         request: PatchMemoryRequest,
@@ -252,7 +284,7 @@ def _add_routes(
         """Changes the value from inside."""
         return answer(await client.patch(key, namespace, **request.given(), idempotency_key=idempotency_key))
 
-    @routes.delete("/delete/{key:path}")
+    @routes.delete("/delete/{key:memory_key}")
     async def delete_memory(
         key: str,
         client: Client,

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -43,6 +44,8 @@ class Retries(Struct, frozen=True):
 
 
 RETRIES = Retries()
+# A float holds no more than some 1,000.
+_MOST_DOUBLINGS = 64
 # How often a client looks whether what waits in its spool can go.
 REPLAY_SECONDS = 1.0
 
@@ -56,17 +59,28 @@ class Attempts:
         self._clock = clock
         self._begun = clock()
         self._made = 0
+        self._arrived = False
 
     def pause(self, outcome: Outcome) -> float | None:
         """Seconds to wait before the next attempt, None where this outcome is the last."""
         self._made += 1
+        self._arrived = self._arrived or not (isinstance(outcome, ServiceUnavailableError) and outcome.unsent)
         if self._retries is None or self._made >= self._retries.attempts or not self._may_repeat(outcome):
             return None
-        ceiling = min(self._retries.longest, self._retries.first * 2.0 ** (self._made - 1))
+        ceiling = min(self._retries.longest, self._retries.first * 2.0 ** min(self._made - 1, _MOST_DOUBLINGS))
         pause = random.uniform(0, ceiling)  # noqa: S311 - spreads callers over time
         if isinstance(outcome, Answer) and outcome.retry_after is not None:
             pause = max(pause, outcome.retry_after)
         return pause if self._clock() - self._begun + pause <= self._retries.total else None
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """A block whose ServiceUnavailableError says `unsent` only where that is so of all attempts."""
+        try:
+            yield
+        except ServiceUnavailableError as error:
+            error.unsent = error.unsent and not self._arrived
+            raise
 
     def _may_repeat(self, outcome: Outcome) -> bool:
         if self._call.lines is not None:
@@ -122,6 +136,8 @@ class Breaker:
         self._clock = clock
         self._lock = threading.Lock()
         self._failed = 0
+        # How often the service was reached: what began before that tells nothing of it as it is now.
+        self._answers = 0
         self._open_until: float | None = None
         self._probing = False
 
@@ -143,9 +159,11 @@ class Breaker:
 
         A block that tells nothing (it was cancelled) counts for nothing.
         """
+        with self._lock:
+            answers = self._answers
         probe = self._admit(url)
         try:
-            yield self._told
+            yield partial(self._told, answers)
         finally:
             if probe:
                 with self._lock:
@@ -167,10 +185,13 @@ class Breaker:
             breaker=state.value,
         )
 
-    def _told(self, reached: bool) -> None:  # noqa: FBT001 - a yes or no is all there is to tell
+    def _told(self, answers: int, reached: bool) -> None:  # noqa: FBT001 - a yes or no is all there is to tell
         with self._lock:
             if reached:
+                self._answers += 1
                 self._failed, self._open_until = 0, None
+                return
+            if answers != self._answers:
                 return
             self._failed += 1
             if self._failed >= self.failures:

@@ -76,6 +76,12 @@ STRICT;
 """
 _ENTRY = "SELECT id, kind, namespace, key, request, idempotency_key, made_at, keyed_at, state, in_fallback, error FROM entries"
 
+_DUE = """
+SELECT id, kind, namespace, key, request, idempotency_key, made_at, keyed_at, state, in_fallback, error FROM entries AS mine
+WHERE id > ? AND state = 'waiting' AND NOT EXISTS (
+    SELECT 1 FROM entries AS other WHERE other.namespace = mine.namespace AND other.key = mine.key AND other.id < mine.id
+    AND other.state = 'waiting')"""
+
 
 class Request(Struct, frozen=True):
     """A request as it is kept: `content` is the body, a text of JSON."""
@@ -149,13 +155,17 @@ def _request(call: Call[Any]) -> bytes:
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
-    number, kind, namespace, key, request, idempotency_key, made_at, keyed_at, state, in_fallback, error = row
+    number, kind, namespace, key, content, idempotency_key, made_at, keyed_at, state, in_fallback, error = row
+    try:
+        request = msgspec.json.decode(content, type=Request)
+    except msgspec.MsgspecError as damage:
+        raise SpoolError(f"Write {number} of the spool is damaged: {damage}", id=number) from damage
     return Entry(
         number,
         kind,
         namespace,
         key,
-        msgspec.json.decode(request, type=Request),
+        request,
         idempotency_key,
         made_at,
         keyed_at,
@@ -187,15 +197,20 @@ class Spool:
             max_bytes: How many bytes their requests have at most, together.
             clock: Tells when writes were made.
         """
-        self.path = Path(path)
+        self.path = Path(path).absolute()
         self.max_entries = max_entries
         self.max_bytes = max_bytes
+        # Where a replay that was broken off goes on: writes that never get an answer are not to hold back all others.
+        self.resume = 0
         self._clock = clock or SystemClock()
+        self._pid = os.getpid()
         self._reading = threading.Lock()
         self._writing = threading.Lock()
         try:
             # What is in it is for its owner only; SQLite gives the files beside it the same mode.
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            opened = os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            self._file = os.fstat(opened)
+            os.close(opened)
         except OSError as error:
             raise SpoolError(
                 f"The spool {self.path} cannot be opened: {error.strerror}", path=str(self.path)
@@ -213,23 +228,49 @@ class Spool:
     def _connect(self) -> apsw.Connection:
         connection = apsw.Connection(str(self.path))
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        # Before anything of it is changed.
+        self._is_new(connection)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         return connection
 
     def _prepare(self, database: apsw.Connection) -> None:
-        version, application = database.pragma("user_version"), database.pragma("application_id")
-        if (version, application) == (0, 0) and database.execute("SELECT count(*) FROM sqlite_schema").get == 0:
+        if self._is_new(database):
             database.execute(_SCHEMA)
             database.pragma("application_id", APPLICATION_ID)
             database.pragma("user_version", VERSION)
-        elif application != APPLICATION_ID:
+
+    def _is_new(self, database: apsw.Connection) -> bool:
+        """Whether nothing is in the file. Raises SpoolError where it is something else than a spool."""
+        version, application = database.pragma("user_version"), database.pragma("application_id")
+        if (version, application) == (0, 0) and database.execute("SELECT count(*) FROM sqlite_schema").get == 0:
+            return True
+        if application != APPLICATION_ID:
             raise SpoolError(f"{self.path} is no spool", path=str(self.path))
-        elif version != VERSION:
+        if version != VERSION:
             raise SpoolError(f"The spool {self.path} has schema {version}; this program knows {VERSION}", found=version)
+        return False
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            # https://www.sqlite.org/howtocorrupt.html, 2.6
+            raise SpoolError(
+                f"The spool {self.path} was opened by the process that this one was forked from",
+                hint="Open it, or make the client, after the fork",
+            )
+
+    def _check_file(self) -> None:
+        """Raises SpoolError where what is written would be gone with the last process that has the file open."""
+        try:
+            same = os.path.samestat(self.path.stat(), self._file)
+        except OSError:
+            same = False
+        if not same:
+            raise SpoolError(f"The spool {self.path} was removed or replaced while it was open; nothing was kept")
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[apsw.Connection]:
+        self._check_process()
         with self._writing, _errors(self.path):
             self._writer.execute("BEGIN IMMEDIATE")
             try:
@@ -242,6 +283,7 @@ class Spool:
                 raise
 
     def _rows(self, sql: str, bindings: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        self._check_process()
         with self._reading, _errors(self.path):
             return self._reader.execute(sql, bindings).fetchall()
 
@@ -256,6 +298,7 @@ class Spool:
         namespace, key = call.place
         request, now = _request(call), self._clock.now()
         with self._transaction() as database:
+            self._check_file()
             entries, size = database.execute("SELECT entries, bytes FROM totals").fetchone() or (0, 0)
             if entries >= self.max_entries or size + len(request) > self.max_bytes:
                 raise SpoolFullError(entries, size, self.max_entries, self.max_bytes)
@@ -274,10 +317,19 @@ class Spool:
         sql = "SELECT 1 FROM entries WHERE namespace = ? AND key = ? AND state = 'waiting' LIMIT 1"
         return bool(self._rows(sql, place))
 
-    def waiting(self, place: Place, *, limit: int | None = None, after: int = 0) -> list[Entry]:
-        """The writes of a memory that wait, in order, behind the one of the number `after`."""
-        sql = f"{_ENTRY} WHERE namespace = ? AND key = ? AND id > ? AND state = 'waiting' ORDER BY id LIMIT ?"
-        return [_entry(row) for row in self._rows(sql, (*place, after, -1 if limit is None else limit))]
+    def waiting(self, place: Place) -> list[Entry]:
+        """The writes of a memory that wait, in order."""
+        sql = f"{_ENTRY} WHERE namespace = ? AND key = ? AND state = 'waiting' ORDER BY id"
+        return [_entry(row) for row in self._rows(sql, place)]
+
+    def due(self, place: Place | None = None, *, after: int = 0) -> Entry | None:
+        """The next write that waits, behind the one of the number `after`, where no other of its memory has to go before it."""
+        # Read one by one: they may be large, and may be dropped meanwhile.
+        if place is None:
+            rows = self._rows(f"{_DUE} ORDER BY id LIMIT 1", (after,))
+        else:
+            rows = self._rows(f"{_DUE} AND namespace = ? AND key = ? ORDER BY id LIMIT 1", (after, *place))
+        return _entry(rows[0]) if rows else None
 
     def entries(self, state: State | None = None, *, limit: int | None = None, after: int = 0) -> list[Entry]:
         """Writes in order, behind the one of the number `after`: of a state, or of both."""
@@ -325,15 +377,20 @@ class Spool:
         """Removes a write that the service has confirmed; it brought the memory to that version (None: it is not told)."""
         with self._transaction() as database:
             database.execute("DELETE FROM entries WHERE id = ?", (entry.id,))
-            place = (entry.namespace, entry.key)
-            more = database.execute(
-                "SELECT 1 FROM entries WHERE namespace = ? AND key = ? AND state = 'waiting' LIMIT 1", place
-            ).fetchall()
-            if more and version is not None:
+            if version is not None:
+                place = (entry.namespace, entry.key)
                 database.execute("INSERT OR REPLACE INTO written VALUES (?, ?, ?)", (*place, version))
-            elif not more:
-                database.execute("DELETE FROM written WHERE namespace = ? AND key = ?", place)
+            self._forget_written(database, entry)
             self._prolong(database, holder)
+
+    def _forget_written(self, database: apsw.Connection, entry: Entry) -> None:
+        """Forgets the version of a memory of which nothing waits any more."""
+        place = (entry.namespace, entry.key)
+        database.execute(
+            "DELETE FROM written WHERE namespace = ? AND key = ? AND NOT EXISTS ("
+            "SELECT 1 FROM entries WHERE namespace = ? AND key = ? AND state = 'waiting')",
+            (*place, *place),
+        )
 
     def fail(self, entry: Entry, error: UnifiedMemoryError, holder: str) -> None:
         """Sets a write aside that the service has refused for good; the others go on."""
@@ -342,6 +399,7 @@ class Spool:
             database.execute(
                 "UPDATE entries SET state = 'failed', error = ? WHERE id = ?", (msgspec.json.encode(told), entry.id)
             )
+            self._forget_written(database, entry)
             self._prolong(database, holder)
 
     def retry(self) -> int:
@@ -356,18 +414,20 @@ class Spool:
         entry = self.get(entry_id)
         with self._transaction() as database:
             database.execute("DELETE FROM entries WHERE id = ?", (entry_id,))
+            self._forget_written(database, entry)
         return entry
 
     # ---- who replays it
     def take(self, holder: str) -> bool:
         """Takes the turn to replay, until a minute behind the last write that was done; False where another holder has it."""
         now = self._clock.now()
+        longest = now + round(LEASE_SECONDS * SECOND)
         with self._transaction() as database:
             for other, pid, until in self._lease(database):
-                if other != holder and until > now and _is_alive(pid):
+                # An end beyond a minute is from before the clock was put back.
+                if other != holder and now < until <= longest and _is_alive(pid):
                     return False
-            until = now + round(LEASE_SECONDS * SECOND)
-            database.execute("INSERT OR REPLACE INTO lease VALUES (1, ?, ?, ?)", (holder, os.getpid(), until))
+            database.execute("INSERT OR REPLACE INTO lease VALUES (1, ?, ?, ?)", (holder, os.getpid(), longest))
             return True
 
     def _lease(self, database: apsw.Connection) -> list[tuple[str, int, int]]:

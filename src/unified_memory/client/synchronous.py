@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, cast
 
 import httpx2
 from msgspec import Struct
@@ -26,7 +26,7 @@ from unified_memory.client.connection import (
     request_of,
 )
 from unified_memory.client.errors import ServiceUnavailableError
-from unified_memory.client.fallback import Ask, AskOlder, Means, Pause, Replay, Step, Steps, plain, replay
+from unified_memory.client.fallback import Ask, AskOlder, Means, Pause, Replay, Step, Steps, open_spool, plain, replay
 from unified_memory.client.protocol import DEFAULT_URL, Answer, Call, Flow, Listing
 from unified_memory.client.resilience import (
     REPLAY_SECONDS,
@@ -39,8 +39,10 @@ from unified_memory.client.resilience import (
     is_reached,
     with_key,
 )
-from unified_memory.client.spool import Spool
 from unified_memory.model.errors import InvalidInputError, UnifiedMemoryError
+
+if TYPE_CHECKING:
+    from unified_memory.client.spool import Spool
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -155,7 +157,7 @@ class SyncUnifiedMemoryClient:
         transport: httpx2.BaseTransport | None = None,
         retries: Retries | None = RETRIES,
         breaker: Breaker | None = None,
-        spool: Spool | Path | str | None = None,
+        spool: "Spool | Path | str | None" = None,
         fallback_url: str | None = None,
         fallback_transport: httpx2.BaseTransport | None = None,
         replay_every: float = REPLAY_SECONDS,
@@ -181,7 +183,7 @@ class SyncUnifiedMemoryClient:
         self._retries = retries
         self.breaker = breaker or Breaker()
         self._owns_spool = isinstance(spool, Path | str)
-        self.spool = Spool(spool) if isinstance(spool, Path | str) else spool
+        self.spool = open_spool(spool) if isinstance(spool, Path | str) else spool
         self._replay_every = replay_every
         self._older: _Older | None = None
         if fallback_url is not None:
@@ -199,14 +201,15 @@ class SyncUnifiedMemoryClient:
         """The answer to a call, as it came: also one that tells of an error. Raises ServiceUnavailableError."""
         call = call if self._retries is None else with_key(call)
         attempts = Attempts(self._retries, call)
-        while True:
-            with self.breaker.attempt(self.url) as tell:
-                outcome = self._attempt(self._http, self.url, call)
-                tell(is_reached(call, outcome))
-            pause = attempts.pause(outcome)
-            if pause is None:
-                return checked(outcome)
-            time.sleep(pause)
+        with attempts.told():
+            while True:
+                with self.breaker.attempt(self.url) as tell:
+                    outcome = self._attempt(self._http, self.url, call)
+                    tell(is_reached(call, outcome))
+                pause = attempts.pause(outcome)
+                if pause is None:
+                    return checked(outcome)
+                time.sleep(pause)
 
     def _attempt(self, http: httpx2.Client, url: str, call: Call[T]) -> Outcome:
         try:
@@ -274,11 +277,13 @@ class SyncUnifiedMemoryClient:
         if self.spool is None:
             return
         with self._begin:
-            if self._replays is None:
+            # It may have come to its end by a fork of the process, or by an error that is no error of ours.
+            ended = self._replays is None or not self._replays.is_alive()
+            if ended and not self._closing.is_set():
                 self._replays = threading.Thread(target=self._replay_on, args=(self.spool,), daemon=True)
                 self._replays.start()
 
-    def _replay_on(self, spool: Spool) -> None:
+    def _replay_on(self, spool: "Spool") -> None:
         while not self._closing.is_set():
             try:
                 if spool.waits() and not self._means.is_open():
@@ -327,7 +332,7 @@ class SyncUnifiedMemoryClient:
             raise failed(error, self.url) from error
 
     def close(self) -> None:
-        """Closes the connections; what waits in the spool stays there."""
+        """Closes the connections; what waits in the spool stays there. What a replay is just sending is waited for."""
         self._closing.set()
         if self._replays is not None:
             self._replays.join()
