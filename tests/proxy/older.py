@@ -1,13 +1,14 @@
 """An older server as a program: MCP over standard input and output. Contexts lie in one file of its directory, files in its
 folder `bank`, as the npm server keeps them.
 
-`python older.py DIRECTORY`. Files that a test puts there make it die: die-before-TOOL, die-after-TOOL (done, not answered). What
-it does is written down in `log`, a line each.
+`python older.py DIRECTORY`. Files that a test puts there make it die: die-before-TOOL, die-after-TOOL (done, not answered); or
+close its output and go on: mute-TOOL. What it does is written down in `log`, a line each, and its process id in `pid`.
 """
 
 import fcntl
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ VERSION = "2024-11-05"
 
 def main(directory: Path) -> None:
     greeted = False
+    (directory / "pid").write_text(str(os.getpid()))
     for line in sys.stdin:
         request = json.loads(line)
         method, params = request.get("method"), request.get("params") or {}
@@ -59,6 +61,10 @@ def called(directory: Path, tool: str, arguments: dict[str, Any]) -> Any:
         (directory / "kept.new").write_text(json.dumps(kept))
         (directory / "kept.new").rename(file)
     die(directory, f"die-after-{tool}")
+    if (directory / f"mute-{tool}").exists():
+        (directory / f"mute-{tool}").unlink()
+        os.close(1)
+        signal.pause()
     return {"content": [{"type": "text", "text": text}], "isError": False}
 
 

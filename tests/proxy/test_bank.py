@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,9 +14,10 @@ from mcp import ClientSession
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 
-from tests.proxy.manager import BOUND, RecordingManager, make_service
+from tests.proxy.manager import BOUND, RecordingManager, make_service, until
 from tests.proxy.test_http import served
 from unified_memory.model.principal import ANONYMOUS
+from unified_memory.proxy import bank
 from unified_memory.proxy.bank import BankProxy
 from unified_memory.proxy.links import Connect, Events, Posts
 from unified_memory.proxy.stand import Stand
@@ -130,6 +132,53 @@ async def test_other_requests_are_answered_for_what_they_are(scene: Scene) -> No
         call = {"name": "list_projects", "arguments": {}}
         answer = await http.post("/mcp", json={"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call})
         assert answer.json()["result"]["content"][0]["text"] == ""
+
+
+async def test_a_client_that_does_not_read_its_answer_holds_up_no_change_of_services(tmp_path: Path) -> None:
+    async with place(tmp_path, Phase.SWITCHED, None) as proxy:
+        await proxy.service.bank.write(ANONYMOUS, "p", "large.md", "x" * 12_000_000)
+        params = {"name": "memory_bank_read", "arguments": {"projectName": "p", "fileName": "large.md"}}
+        body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params})
+        head = (
+            "POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            "Accept: application/json, text/event-stream\r\nMCP-Protocol-Version: 2025-06-18\r\n"
+        )
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(proxy.url.rpartition(":")[2]), limit=1000)
+        writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+        async with asyncio.timeout(BOUND):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        proxy.manager.now = Phase.RETURNING
+        await until(lambda: proxy.manager.acknowledged[-1] is Phase.RETURNING)
+        writer.close()
+
+
+async def test_of_many_sessions_only_those_at_rest_are_forgotten(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bank, "MAX_SESSIONS", 2)
+    release = asyncio.Event()
+
+    async def waits(_shape: str, _project: str | None, _key: str) -> None:
+        await release.wait()
+
+    scene.proxy.manager.mirrors = waits
+    greeting = {"protocolVersion": "2025-03-26", "capabilities": {}, "clientInfo": {"name": "test", "version": "0"}}
+    hello = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": greeting}
+    call = {"name": "memory_bank_write", "arguments": {"projectName": "p", "fileName": "a", "content": "of a"}}
+    async with httpx2.AsyncClient(base_url=scene.proxy.url, trust_env=False, timeout=BOUND) as http:
+
+        async def begun() -> str:
+            return str((await http.post("/mcp", json=hello)).headers["mcp-session-id"])
+
+        async def closed(session: str) -> bool:
+            return (await http.delete("/mcp", headers={"mcp-session-id": session})).status_code == 405
+
+        busy, first = await begun(), await begun()
+        message = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": call}
+        writing = asyncio.create_task(http.post("/mcp", json=message, headers={"mcp-session-id": busy}))
+        await until(lambda: bool(scene.proxy.manager.mirrored))
+        last = await begun()
+        release.set()
+        assert "result" in (await writing).json()
+        assert [await closed(session) for session in (busy, first, last)] == [False, True, False]
 
 
 async def test_an_older_server_that_is_down_is_told(tmp_path: Path) -> None:

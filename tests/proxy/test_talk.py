@@ -1,7 +1,10 @@
 """Conversations that go on whoever answers: an older server as a program, ours, and what lies between them."""
 
 import asyncio
+import contextlib
 import json
+import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -13,6 +16,7 @@ import pytest
 from tests.proxy.manager import BOUND, RecordingManager, make_service, until
 from unified_memory.model.errors import SourceError
 from unified_memory.model.principal import ANONYMOUS
+from unified_memory.proxy import links
 from unified_memory.proxy.links import Child
 from unified_memory.proxy.stand import Stand
 from unified_memory.proxy.talk import Desk, Talk
@@ -70,6 +74,18 @@ class Scene:
         """How often the older server has done it."""
         lines = (self.directory / "log").read_text().splitlines()
         return Counter(json.loads(line)[0] for line in lines)[tool]
+
+    def older(self) -> int:
+        """The process id of the older server."""
+        return int((self.directory / "pid").read_text())
+
+    def kill_older(self) -> None:
+        """Kills it so that its end is there, and the proxy had no turn to see it."""
+        number = self.older()
+        os.kill(number, signal.SIGKILL)
+        # The thread that waits for children may have reaped it already; the loop has not heard of that.
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PID, number, os.WEXITED | os.WNOWAIT)
 
     async def quiet(self) -> None:
         await until(lambda: not self.stand.busy)
@@ -229,6 +245,85 @@ async def test_an_older_server_that_takes_no_greeting_is_told_and_tried_again(ba
     (bank.directory / "no-greeting").unlink()
     await bank.write("a.md", "one")
     assert bank.files() == {"a.md": "one"}
+
+
+async def test_an_older_server_that_closes_its_output_and_goes_on_is_begun_anew(
+    bank: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "END_SECONDS", 0.1)
+    await bank.greet()
+    (bank.directory / "mute-memory_bank_write").touch()
+    assert await bank.write("a.md", "one") == "File a.md written successfully to project p"
+    assert bank.done("memory_bank_write") == 1
+
+
+async def test_a_save_that_the_dead_older_server_cannot_have_heard_is_asked_again(contexts: Scene) -> None:
+    await contexts.greet()
+    contexts.kill_older()
+    assert "Context ID: 1" in await contexts.call("save_context", content="x")
+
+
+async def test_what_the_dead_older_server_had_heard_is_told_though_another_was_begun_meanwhile(contexts: Scene) -> None:
+    await contexts.greet()
+    os.kill(contexts.older(), signal.SIGSTOP)
+    save = {"jsonrpc": "2.0", "id": "s", "method": "tools/call", "params": {"name": "save_context", "arguments": {}}}
+    saving = await contexts.talk.begin(json.dumps(save).encode())
+    contexts.kill_older()
+    assert await contexts.call("load_contexts") == "[]"
+    async with asyncio.timeout(BOUND):
+        told = json.loads(await saving or b"")
+    assert "Whether it wrote is not known" in told["error"]["message"]
+
+
+async def test_a_write_that_fails_with_the_older_server_is_mirrored_as_whatever_it_has_done(bank: Scene) -> None:
+    await bank.greet()
+    (bank.directory / "die-before-memory_bank_write").touch()
+    arguments = {"projectName": "p", "fileName": "a.md", "content": "one"}
+    assert "error" in await bank.ask("tools/call", {"name": "memory_bank_write", "arguments": arguments})
+    assert bank.manager.mirrored == [("memory-bank-mcp", "file", "p", "a.md")]
+
+
+async def test_nothing_counts_as_ended_while_the_older_server_may_still_do_it(
+    bank: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "END_SECONDS", 0.3)
+    await bank.greet()
+    number = bank.older()
+    os.kill(number, signal.SIGSTOP)
+    arguments = {"projectName": "p", "fileName": "a.md", "content": "one"}
+    params = {"name": "memory_bank_write", "arguments": arguments}
+    message = {"jsonrpc": "2.0", "id": "w", "method": "tools/call", "params": params}
+    writing = await bank.talk.begin(json.dumps(message).encode())
+    closing = asyncio.create_task(bank.talk.close())
+    await asyncio.wait({writing}, timeout=BOUND)
+    with pytest.raises(ProcessLookupError):
+        os.kill(number, 0)
+    await closing
+
+
+@pytest.mark.parametrize("number", [0, "", "1", 1.0, 2**70])
+async def test_every_id_is_answered(contexts: Scene, number: Any) -> None:
+    await contexts.greet()
+    params = {"name": "load_contexts", "arguments": {}}
+    message = {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params}
+    told = json.loads(await (await contexts.talk.begin(json.dumps(message).encode())) or b"")
+    assert told["id"] == number
+    assert contexts.unasked == []
+
+
+async def test_a_client_that_greets_nobody_goes_on_with_the_older_server_after_the_return(contexts: Scene) -> None:
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "0"},
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
+    call = {"name": "load_contexts", "arguments": {}, "_meta": meta}
+    contexts.manager.now = Phase.SWITCHED
+    assert "result" in await contexts.ask("tools/call", call)
+    contexts.manager.now = Phase.RETURNED
+    assert "result" in await contexts.ask("tools/call", call)
+    contexts.manager.now = Phase.SWITCHED
+    assert "result" in await contexts.ask("tools/call", call)
 
 
 # ---- the switch

@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from unified_memory.model.errors import TooLargeError, UnifiedMemoryError
-from unified_memory.proxy.calls import as_line, read_head, refusal
-from unified_memory.proxy.gate import OURS
+from unified_memory.proxy.calls import Head, as_line, read_head, refusal
+from unified_memory.proxy.gate import OURS, Ticket
 from unified_memory.proxy.http import foreign
 from unified_memory.proxy.links import SESSION
 from unified_memory.proxy.talk import INITIALIZE, LISTEN, Desk, Talk
@@ -32,8 +32,9 @@ from unified_memory.rest.exchange import (
 SSE, MESSAGES, MCP = "/sse", "/messages", "/mcp"
 TEXT = (b"content-type", b"text/plain; charset=utf-8")
 PING_SECONDS = 15.0
-# Conversations over streamable HTTP whose client may come again; of more the first are forgotten, which costs a handshake.
-MAX_SESSIONS = 1000
+# Conversations over streamable HTTP whose client may come again: each may have a server of its own. Of more, those that were
+# not used for longest are forgotten, which costs a handshake.
+MAX_SESSIONS = 100
 log = logging.getLogger("unified_memory.proxy")
 
 
@@ -149,15 +150,13 @@ class BankProxy:
     async def _mcp(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Ours is answered by our own server; what the older one answers is one conversation, whose session we name."""
         session = next((value.decode("latin-1") for name, value in scope["headers"] if name == SESSION.encode()), None)
-        talk = None if session is None else self._sessions.get(session)
-        if scope["method"] == "DELETE" and session is not None and talk is not None:
-            del self._sessions[session]
-            await talk.close()
+        if scope["method"] == "DELETE" and session in self._sessions:
+            await self._sessions.pop(session).close()
             await send_answer(send, Answer(b"", 200, ()))
         elif scope["method"] != "POST":
             await self._other(scope, receive, send)
         elif (body := await self._body(scope, receive, send)) is not None:
-            await self._message(scope, body, talk, send)
+            await self._message(scope, receive, send, body, session)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -170,9 +169,11 @@ class BankProxy:
         else:
             await send_answer(send, _not_allowed("POST"))
 
-    async def _message(self, scope: Scope, body: bytes, talk: Talk | None, send: Send) -> None:
+    async def _message(self, scope: Scope, receive: Receive, send: Send, body: bytes, session: str | None) -> None:
         head = read_head(body)
-        if talk is not None:
+        if session is not None and (talk := self._sessions.pop(session, None)) is not None:
+            # Those that were used last stand last.
+            self._sessions[session] = talk
             await send_answer(send, _said(await (await talk.begin(body))))
             return
         try:
@@ -180,26 +181,22 @@ class BankProxy:
         except UnifiedMemoryError as error:
             await send_answer(send, Answer(refusal(head, error), 200, (JSON,)))
             return
-        ours, waits = ticket.phase in OURS, head.method != LISTEN
-        try:
-            if ours and waits:
-                await self._by_ours(scope, body, send)
-                if head.writes:
-                    self._desk.stand.carry_back(ticket.phase)
-        finally:
+        if ticket.phase in OURS and head.method == LISTEN:
+            # It goes on until the client leaves; nothing has to wait for that.
             ticket.leave()
-        if ours:
-            if not waits:
-                # It goes on until the client leaves; nothing has to wait for that.
-                await self._by_ours(scope, body, send)
+            await self._desk.endpoint({**scope, "path": MCP}, _received(body, receive), send)
             return
+        if ticket.phase in OURS:
+            await self._by_ours(ticket, head, scope, body, send)
+            return
+        ticket.leave()
         if not head.told:
             await send_answer(send, _text(400, "Could not parse message"))
         elif head.method == INITIALIZE:
             name = secrets.token_hex(16)
             talk = self._desk.talk(_unheard)
-            await self._keep(name, talk)
             told = _said(await (await talk.begin(body)))
+            await self._keep(name, talk)
             headers = (*told.headers, (SESSION.encode(), name.encode()))
             await send_answer(send, Answer(told.body, told.status, headers))
         else:
@@ -211,13 +208,34 @@ class BankProxy:
                 await talk.close()
             await send_answer(send, told)
 
-    async def _by_ours(self, scope: Scope, body: bytes, send: Send) -> None:
-        await self._desk.endpoint({**scope, "path": MCP}, _received(body), send)
+    async def _by_ours(self, ticket: Ticket, head: Head, scope: Scope, body: bytes, send: Send) -> None:
+        """The request is over when all of its answer is there, however slowly the client reads it."""
+        messages: asyncio.Queue[Message | None] = asyncio.Queue()
+
+        async def tell() -> None:
+            while (message := await messages.get()) is not None:
+                await send(message)
+
+        telling = asyncio.create_task(tell(), name="proxy telling")
+        try:
+            try:
+                await self._desk.endpoint({**scope, "path": MCP}, _received(body), messages.put)
+                if head.writes:
+                    self._desk.stand.carry_back(ticket.phase)
+            finally:
+                ticket.leave()
+            messages.put_nowait(None)
+            await telling
+        finally:
+            telling.cancel()
 
     async def _keep(self, name: str, talk: Talk) -> None:
         self._sessions[name] = talk
-        if len(self._sessions) > MAX_SESSIONS:
-            await self._sessions.pop(next(iter(self._sessions))).close()
+        while len(self._sessions) > MAX_SESSIONS:
+            idle = next((known for known, one in self._sessions.items() if one.idle), name)
+            if idle == name:
+                break
+            await self._sessions.pop(idle).close()
 
     async def _body(self, scope: Scope, receive: Receive, send: Send) -> bytes | None:
         """The body; None where it is not there, or too large, which is answered."""
@@ -230,13 +248,15 @@ class BankProxy:
         return None
 
 
-def _received(body: bytes) -> Receive:
-    """A body that was read, to be read again; its client then stays."""
+def _received(body: bytes, then: Receive | None = None) -> Receive:
+    """A body that was read, to be read again, and what comes after it; None: its client stays."""
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive() -> Message:
         if messages:
             return messages.pop()
+        if then is not None:
+            return await then()
         await asyncio.Event().wait()
         raise EOFError
 

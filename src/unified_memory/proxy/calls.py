@@ -78,7 +78,9 @@ def read_head(message: bytes) -> Head:
 
 
 def name_of(number: Any) -> str | None:
-    """An id as the key under which its answer is awaited."""
+    """An id as the key under which its answer is awaited; 1.0 is answered as 1."""
+    if isinstance(number, float) and number.is_integer():
+        number = int(number)
     return json.dumps(number) if isinstance(number, str | int) and not isinstance(number, bool) else None
 
 

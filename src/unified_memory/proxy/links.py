@@ -13,14 +13,14 @@ import httpx2
 from unified_memory.mcp.endpoint import MCPEndpoint
 from unified_memory.mcp.greeting import MAX_LINE
 from unified_memory.model.errors import SourceUnavailableError
-from unified_memory.proxy.calls import as_line
+from unified_memory.proxy.calls import as_line, read_head
 from unified_memory.proxy.forward import CONNECT_SECONDS, KIND, LostAnswerError
 
 # How long a program is given to end when it is told nothing more, and how long a server over HTTP to say where to write to.
 END_SECONDS = 5.0
 GREETING_SECONDS = 30.0
 SESSION = "mcp-session-id"
-BAD_REQUEST = 400
+BAD_REQUEST, SERVER_ERROR = 400, 500
 log = logging.getLogger("unified_memory.proxy")
 
 Hear = Callable[[bytes], None]
@@ -31,7 +31,7 @@ class Link(Protocol):
     """One conversation. What the server says is heard, and so is that it has gone, once."""
 
     async def send(self, message: bytes) -> None:
-        """Says it. Raises LostAnswerError where nobody may have heard."""
+        """Says it. Raises SourceUnavailableError where nobody has heard it, LostAnswerError where that is not known."""
         ...
 
     async def close(self) -> None:
@@ -76,14 +76,17 @@ class Child:
 
     async def send(self, message: bytes) -> None:
         """See `Link`."""
-        stdin = self._process.stdin
+        stdin, ended = self._process.stdin, f"The older server {self._command} has ended"
+        if stdin is None or stdin.is_closing():
+            raise SourceUnavailableError(KIND, self._command, ended)
+        stdin.write(as_line(message) + b"\n")
+        if stdin.is_closing():
+            # The pipe was closed already: no whole line has reached anybody.
+            raise SourceUnavailableError(KIND, self._command, ended)
         try:
-            if stdin is None or stdin.is_closing():
-                raise ConnectionResetError
-            stdin.write(as_line(message) + b"\n")
             await stdin.drain()
         except ConnectionError:
-            raise LostAnswerError(KIND, self._command, f"The older server {self._command} has ended") from None
+            raise LostAnswerError(KIND, self._command, ended) from None
 
     async def _read(self) -> None:
         stdout = self._process.stdout
@@ -93,7 +96,13 @@ class Child:
                 self._hear(line.rstrip(b"\r\n"))
         if self._process.returncode is None and stdout is not None and not stdout.at_eof():
             self._process.kill()
-        status = await self._process.wait()
+        try:
+            async with asyncio.timeout(END_SECONDS):
+                status = await self._process.wait()
+        except TimeoutError:
+            # It has closed its output and goes on: it will answer nothing any more.
+            self._process.kill()
+            status = await self._process.wait()
         self._lose(f"The older server {self._command} has ended with {status}")
 
     async def close(self) -> None:
@@ -199,8 +208,7 @@ class Events:
         except (httpx2.HTTPError, ConnectionError) as error:
             raise LostAnswerError(KIND, self._url, f"The older server at {self._url} has gone: {error}") from None
         if answer.status_code >= BAD_REQUEST:
-            detail = f"The older server at {self._url} does not take the message: {answer.status_code}"
-            raise SourceUnavailableError(KIND, self._url, detail)
+            raise _refused(self._url, answer.status_code)
 
     async def close(self) -> None:
         """See `Link`."""
@@ -211,6 +219,12 @@ class Events:
             # Said already, where somebody asked.
             self._target.exception()
         await self._client.aclose()
+
+
+def _refused(url: str, status: int) -> SourceUnavailableError:
+    """Of what was refused nothing was done; a server that has failed may have done it."""
+    kind = LostAnswerError if status >= SERVER_ERROR else SourceUnavailableError
+    return kind(KIND, url, f"The older server at {url} does not take the message: {status}")
 
 
 class Posts:
@@ -247,21 +261,49 @@ class Posts:
         except httpx2.TransportError as error:
             raise LostAnswerError(KIND, self._url, f"The older server at {self._url} has gone: {error}") from None
         self._session = answer.headers.get(SESSION, self._session)
-        task = asyncio.create_task(self._read(answer), name="proxy answer")
+        head = read_head(message)
+        owed = None if head.method is None else head.name
+        if answer.status_code >= BAD_REQUEST:
+            await self._hear_refusal(answer, owed)
+            return
+        task = asyncio.create_task(self._read(answer, owed), name="proxy answer")
         self._asking.add(task)
         task.add_done_callback(self._asking.discard)
 
-    async def _read(self, answer: httpx2.Response) -> None:
+    async def _hear_refusal(self, answer: httpx2.Response, owed: str | None) -> None:
+        """Raises SourceUnavailableError where the message was refused by other words than an answer to it."""
         try:
-            if answer.headers.get("content-type", "").startswith("text/event-stream"):
-                async for _, data in events(answer.aiter_bytes()):
-                    self._hear(data)
-            elif content := await answer.aread():
-                self._hear(content)
-        except httpx2.TransportError as error:
-            self._lose(f"The older server at {self._url} broke off: {error}")
+            content = await answer.aread()
+        except httpx2.TransportError:
+            content = b""
         finally:
             await answer.aclose()
+        if owed is None or read_head(content).name != owed:
+            raise _refused(self._url, answer.status_code)
+        self._hear(content)
+
+    async def _read(self, answer: httpx2.Response, owed: str | None) -> None:
+        why = "has ended its answer before it was whole"
+        try:
+            async for data in self._messages(answer):
+                head = read_head(data)
+                if head.told:
+                    self._hear(data)
+                if head.is_answer and head.name == owed:
+                    owed = None
+        except httpx2.TransportError as error:
+            why = f"broke off: {error}"
+        finally:
+            await answer.aclose()
+        if owed is not None:
+            self._lose(f"The older server at {self._url} {why}")
+
+    async def _messages(self, answer: httpx2.Response) -> AsyncIterator[bytes]:
+        if answer.headers.get("content-type", "").startswith("text/event-stream"):
+            async for _, data in events(answer.aiter_bytes()):
+                yield data
+        elif content := await answer.aread():
+            yield content
 
     async def close(self) -> None:
         """See `Link`."""

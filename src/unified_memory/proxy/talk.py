@@ -48,6 +48,7 @@ MODERN = "io.modelcontextprotocol/protocolVersion"
 NO_OLDER = "The memories have not moved here, and --older does not say where the older server is"
 # Goes on until the client ends it.
 LISTEN = "subscriptions/listen"
+DISCOVER = "server/discover"
 INITIALIZE, INITIALIZED, CANCELLED = "initialize", "notifications/initialized", "notifications/cancelled"
 log = logging.getLogger("unified_memory.proxy")
 
@@ -76,14 +77,18 @@ class Handshake:
 class Peer:
     """A server as one client's conversation sees it: begun when it is needed, and again where it has gone.
 
-    `greets`: it is greeted also where the client has greeted nobody.
+    `greets`: it is greeted also where the client has greeted nobody. `modern`: it need not be where the client speaks as those do
+    that greet nobody.
     """
 
-    def __init__(self, connect: Connect, handshake: Handshake, unasked: Unasked, *, greets: bool) -> None:
+    def __init__(
+        self, connect: Connect, handshake: Handshake, unasked: Unasked, *, greets: bool, modern: bool = False
+    ) -> None:
         self._connect = connect
         self._handshake = handshake
         self._unasked = unasked
         self._greets = greets
+        self._modern = modern
         self._link: Link | None = None
         self._greeted = False
         self._by_us = False
@@ -92,11 +97,13 @@ class Peer:
         self._again = False
         self._turn = asyncio.Lock()
         self._owed: dict[str, list[asyncio.Future[bytes | None]]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def ask(self, head: Head, message: bytes) -> "asyncio.Future[bytes | None]":
         """Says a request; its answer when it comes, None where the client has withdrawn it.
 
-        Raises SourceUnavailableError where nobody is there; the future raises LostAnswerError.
+        Raises SourceUnavailableError where nobody is there; the future raises it too where nobody has heard the request, and
+        LostAnswerError where that is not known.
         """
         async with self._turn:
             link = await self._ready(head)
@@ -118,14 +125,25 @@ class Peer:
     async def close(self) -> None:
         """Ends the conversation; another one may be begun."""
         async with self._turn:
-            link, self._link = self._link, None
             self._begun += 1
+            self._drop()
+            if self._closing:
+                await asyncio.wait(self._closing)
+            # Only now nothing is done any more of what is not answered.
             self._fail("The conversation has ended")
+
+    def _drop(self) -> None:
+        """This conversation cannot go on; whoever asks next begins anew."""
+        link, self._link = self._link, None
         if link is not None:
-            await link.close()
+            closing = asyncio.create_task(link.close(), name="proxy close")
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
     async def _ready(self, head: Head) -> Link:
         if self._link is None:
+            # What the one before still owed will not come.
+            self._fail("The conversation has ended")
             self._again = self._begun > 0
             self._begun += 1
             number = self._begun
@@ -146,8 +164,11 @@ class Peer:
             return True
         params = head.told.get("params")
         meta = params.get("_meta") if isinstance(params, dict) else None
-        modern = head.method == "server/discover" or (isinstance(meta, dict) and MODERN in meta)
-        return self._greets and not modern
+        if head.method == DISCOVER:
+            return False
+        # One that speaks as newer clients do greets nobody; it may have begun with ours.
+        modern = isinstance(meta, dict) and MODERN in meta
+        return not self._modern if modern else self._greets
 
     async def _greet(self, link: Link) -> None:
         message = self._handshake.again()
@@ -157,9 +178,8 @@ class Peer:
             async with asyncio.timeout(GREETING_SECONDS):
                 answer = await (await self._ask(link, name, message))
         if answer is None or "error" in read_head(answer).told:
-            self._link = None
             self.withdraw(name)
-            await link.close()
+            self._drop()
             raise SourceUnavailableError(KIND, "", "The server does not take the handshake")
         await link.send(json.dumps({"jsonrpc": "2.0", "method": INITIALIZED}).encode())
 
@@ -173,8 +193,7 @@ class Peer:
                 self._owed[name].remove(future)
             if not future.done():
                 future.set_exception(error)
-            # Whoever asks next begins anew.
-            self._link = None
+            self._drop()
         return future
 
     def _heard(self, number: int, message: bytes) -> None:
@@ -192,15 +211,14 @@ class Peer:
 
     def _lost(self, number: int, why: str) -> None:
         if number == self._begun:
-            self._link = None
+            self._drop()
             self._fail(why)
 
     def _fail(self, why: str) -> None:
-        for futures in self._owed.values():
-            for future in futures:
-                if not future.done():
-                    future.set_exception(LostAnswerError(KIND, "", why))
-        self._owed.clear()
+        owed, self._owed = self._owed, {}
+        for future in (future for futures in owed.values() for future in futures):
+            if not future.done():
+                future.set_exception(LostAnswerError(KIND, "", why))
 
 
 class Talk:
@@ -221,17 +239,30 @@ class Talk:
         self._stand = stand
         self._profile = tools
         self._handshake = Handshake()
-        self._ours = Peer(ours, self._handshake, unasked, greets=True)
+        self._ours = Peer(ours, self._handshake, unasked, greets=True, modern=True)
         self._older = None if older is None else Peer(older, self._handshake, unasked, greets=greets)
         self._under_way: set[asyncio.Task[bytes | None]] = set()
         self._older_open = False
         self._closing: set[asyncio.Task[None]] = set()
         self._ended = False
+        self._beginning = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way."""
+        return not self._under_way and self._beginning == 0
 
     async def begin(self, message: bytes) -> "asyncio.Task[bytes | None]":
         """Takes the client's next message, after the ones before it; gives the task that ends with the answer to it, None where
         none is owed. Never raises: what fails is the answer.
         """
+        self._beginning += 1
+        try:
+            return await self._begin(message)
+        finally:
+            self._beginning -= 1
+
+    async def _begin(self, message: bytes) -> "asyncio.Task[bytes | None]":
         head = read_head(message)
         since = asyncio.get_running_loop().time()
         while len(self._under_way) >= MAX_UNDER_WAY:
@@ -325,6 +356,10 @@ class Talk:
                 await self._written(phase, head, answer)
             elif head.tool in READS and answer is not None:
                 self._compare(phase, head, answer)
+        except LostAnswerError as error:
+            # Whatever it has done, ours is to be the same.
+            await self._written(phase, head, None)
+            return refusal(head, error)
         except UnifiedMemoryError as error:
             return refusal(head, error)
         finally:
@@ -334,16 +369,16 @@ class Talk:
     async def _outlasted(
         self, phase: Phase, head: Head, message: bytes, future: "asyncio.Future[bytes | None]"
     ) -> bytes | None:
-        """The answer, also where the server goes before it: what only reads is asked again, and of what writes it is looked
-        whether it was done. Raises LostAnswerError where that cannot be told.
+        """The answer, also where the server goes before it: what nobody has heard, and what only reads, is asked again, and of
+        what writes it is looked whether it was done. Raises LostAnswerError where that cannot be told.
         """
         try:
             return await future
-        except LostAnswerError as lost:
+        except SourceUnavailableError as lost:
             if self._ended:
                 raise
             peer = await self._peer(phase)
-            if not head.writes or head.tool == FORGET:
+            if not isinstance(lost, LostAnswerError) or not head.writes or head.tool == FORGET:
                 # What was deleted is not there a second time: numbers are never used again.
                 return await (await peer.ask(head, message))
             if head.tool in {WRITE, UPDATE} and await self._holds(peer, head):
