@@ -65,8 +65,9 @@ def build(settings: Settings, clock: Clock | None = None, *, copies: bool = True
             ),
             make_key(settings),
             settings.database.parent,
-            settings.database.parent / "migration",
-            settings.backups / "pre-migration",
+            # What is noted of them is read by processes that were started elsewhere.
+            settings.database.parent.absolute() / "migration",
+            settings.backups.absolute() / "pre-migration",
         ),
     )
     service.contexts.instructions = settings.instructions

@@ -191,6 +191,8 @@ async def test_what_becomes_of_records_may_be_said(rest: Rest) -> None:
         ({"mapping": {"colours": 1}}, "mapping.colours"),
         ({"mapping": {"importance": {"file": 11}}}, "importance.file"),
         ({"namespace_template": "{colour}"}, "namespace_template"),
+        ({"namespace_template": "{project:>300000000}"}, "namespace_template"),
+        ({"mapping": {"namespaces": {"file": "{project:{kind}}"}}}, "namespaces.file"),
         ({"on_conflict": "newer"}, "on_conflict"),
         ({"prefix": 5}, "prefix"),
     ],

@@ -1,4 +1,7 @@
-"""An older service's tools over standard input and output: `python older_tools.py TOOL…` answers each call by its arguments."""
+"""An older service's tools over standard input and output: `python older_tools.py TOOL…` answers each call by its arguments.
+
+With `--pypi` before them they are spelled as PyPI's memory bank spells them.
+"""
 
 import json
 import sys
@@ -6,13 +9,15 @@ from typing import Any
 
 
 def main() -> None:
+    spelled: dict[str, Any] = {"project_name" if "--pypi" in sys.argv else "projectName": {}}
+    names = [name for name in sys.argv[1:] if name != "--pypi"]
     for line in sys.stdin:
         request = json.loads(line)
         if "id" not in request:
             continue
         result: dict[str, Any]
         if request["method"] == "tools/list":
-            result = {"tools": [{"name": name, "inputSchema": {"projectName": {}}} for name in sys.argv[1:]]}
+            result = {"tools": [{"name": name, "inputSchema": spelled} for name in names]}
         elif request["method"] == "tools/call":
             params = request["params"]
             text = json.dumps([params["name"], params["arguments"]])

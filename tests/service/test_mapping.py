@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from unified_memory.model.errors import InvalidInputError
 from unified_memory.model.memory import check_key
 from unified_memory.model.value import encode
+from unified_memory.service.graph import entity_key
 from unified_memory.service.mapping import (
     FORMER_ID,
     Mapping,
@@ -25,6 +26,7 @@ from unified_memory.service.mapping import (
     mark_of,
     place_of,
     read_mapping,
+    says_the_same,
     shape_of,
 )
 from unified_memory.sources.base import LEGACY_CREATED_AT, LEGACY_ID, Item, Shape
@@ -62,6 +64,12 @@ def test_a_record_may_name_its_namespace() -> None:
     assert place_of(item("entry", None, "k", namespace="a/b"), "x", Mapping()) == ("a/b", "k")
 
 
+@pytest.mark.parametrize("name", ["plain", "a\0b", "literal %00", "a%2500|b", "%"])
+def test_an_entity_has_the_key_by_which_the_graph_finds_it(name: str) -> None:
+    key = entity_key(name)
+    assert place_of(item("record", None, key, namespace="graph"), "server-memory", Mapping()) == ("graph", key)
+
+
 def test_a_number_with_another_content_has_another_key() -> None:
     one, other = item(facts={LEGACY_CREATED_AT: "x"}), item(facts={LEGACY_CREATED_AT: "y"})
     assert mark_of(one) != mark_of(other)
@@ -82,7 +90,20 @@ def test_files_of_two_projects_do_not_meet_where_a_template_names_none() -> None
     assert place_of(item("file", "b", "x"), "k", mapping) == ("all", "b/x")
 
 
-@pytest.mark.parametrize("template", ["{no_such}", "a//b", "{project", "a/../b", ""])
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{no_such}",
+        "a//b",
+        "{project",
+        "a/../b",
+        "",
+        "{project:>9}",
+        "{project:{kind}}",
+        "{project!r}",
+        "{project.name}",
+    ],
+)
 def test_a_template_that_names_no_namespace_is_refused(template: str) -> None:
     with pytest.raises(InvalidInputError) as refused:
         Mapping(namespace_template=template).check()
@@ -178,6 +199,42 @@ def test_every_key_of_an_entry_has_a_key_here_and_back(key: str) -> None:
 @given(st.text(alphabet=st.sampled_from("%25\x000a"), min_size=1, max_size=8).filter(lambda key: "\0" not in key))
 def test_every_key_here_is_that_of_an_entry(key: str) -> None:
     assert entry_key(entry_of(key)) == key
+
+
+DIGITS = "9" * 6000
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "same"),
+    [
+        ('{"n": 1, "m": [true, null]}', '{"m":[true,null],"n":1}', True),
+        ('"\\u00e9"', '"é"', True),
+        ("1.50", "1.5", True),
+        ("100.0", "1e2", True),
+        ("1", "1.0", True),
+        (DIGITS, DIGITS, True),
+        (f"[{DIGITS}]", f"[ {DIGITS} ]", True),
+        (f"[{DIGITS}]", f"[{DIGITS}0]", False),
+        ("1e999999999999999999999", "[1e999999999999999999999]", False),
+        ("[1e999999999999999999999]", "[ 1e999999999999999999999]", True),
+        ("0.1", "0.10000000000000000555", False),
+        ("true", "1", False),
+        ("null", '"null"', False),
+        ('{"n": 1}', '"{\\"n\\": 1}"', False),
+        ('{"n": 1}', '{"n": 2}', False),
+        ('{"n": 1}', '{"n": 1, "m": 1}', False),
+        ("[1, 2]", "[2, 1]", False),
+        ("[1]", "[1, 2]", False),
+        ("NaN", "1", False),
+    ],
+)
+def test_a_value_is_the_same_however_its_service_spells_it(there: str, here: str, *, same: bool) -> None:
+    assert says_the_same(item("entry", None, value=there.encode()), here.encode()) is same
+
+
+def test_a_service_of_texts_holds_the_json_text_of_what_is_none() -> None:
+    assert says_the_same(item("file", value=encode('{"n":1.50}')), b'{"n":1.50}')
+    assert not says_the_same(item("file", value=encode('{"n":1.50}')), b'{"n":1.5}')
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.service.moving import PLAIN, Moving, moving, until
-from tests.service.older import Notes, context, file
+from tests.service.older import Notes, context, file, write
 from unified_memory.model.clock import SettableClock
 from unified_memory.model.errors import (
     InProgressError,
@@ -22,9 +22,9 @@ from unified_memory.model.errors import (
     SourceError,
 )
 from unified_memory.model.principal import ANONYMOUS, Principal
-from unified_memory.service.leasing import alone
+from unified_memory.service.leasing import RUN_LEASE, alone
 from unified_memory.service.mapping import Mapping
-from unified_memory.service.migration import RUN_LEASE, RollbackManager, RunOptions
+from unified_memory.service.migration import RollbackManager, RunOptions
 from unified_memory.service.requests import PatchRequest
 from unified_memory.sources.ledger import Phase
 
@@ -258,9 +258,55 @@ async def test_a_plan_looks_at_the_sources_and_at_what_is_in_the_way(one: Moving
     assert not (one.directory / "migration").exists()
 
 
-async def test_a_plan_without_a_source_tells_what_is_found(one: Moving) -> None:
-    plan = await one.migration.plan(ANONYMOUS)
-    assert (plan.phase, plan.sources, plan.needed_bytes) == ("none", [], 0)
+async def test_a_plan_without_a_source_tells_what_is_found(
+    one: Moving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    for place in (".local/share/extended-memory-mcp/memory.db", ".claude-mem/claude-mem.db", "memory_bank.db"):
+        (home / place).parent.mkdir(parents=True, exist_ok=True)
+        (home / place).touch()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(home)
+    # With a ledger that knows of no source, and without one.
+    for _ in range(2):
+        plan = await one.migration.plan(ANONYMOUS)
+        assert (plan.phase, plan.sources, plan.needed_bytes) == ("none", [], 0)
+        assert [found for found in plan.found if found[1].startswith(str(home))] == [
+            ("extended-memory-sqlite", f"{home}/.local/share/extended-memory-mcp/memory.db"),
+            ("memory-bank-sqlite", f"{home}/memory_bank.db"),
+            ("claude-mem", f"{home}/.claude-mem/claude-mem.db"),
+        ]
+        await one.migration.ledger()
+
+
+async def test_what_is_noted_of_places_is_found_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with moving(Path("data")) as one:
+        one.holds(FILES, [file("a")])
+        report = await one.run(FILES, options=RunOptions())
+        assert one.migration.directory == tmp_path / "data/migration"
+    assert Path(report.rollback_point or "").is_relative_to(tmp_path)
+
+
+async def test_a_password_is_in_the_ledger_and_nowhere_else(one: Moving) -> None:
+    location = f"{one.directory}/redis://me:secret@host"
+    Path(location).parent.mkdir(parents=True)
+    write(Path(location), [context(1), {"id": 2, "bad": "NaN"}, context(4, tags=["x"])])
+    await one.migration.run(ANONYMOUS, [(CONTEXTS, location)], RunOptions())
+    await one.store("projects/web", "context/4~x", "1")
+    told: list[Any] = [
+        await one.migration.status(ANONYMOUS),
+        await one.migration.verify(ANONYMOUS),
+        await one.migration.switch(ANONYMOUS),
+    ]
+    await one.service.contexts.forget(ANONYMOUS, 1)
+    told.append(await one.migration.rollback(ANONYMOUS))
+    directory = one.directory / "migration"
+    assert "secret" not in repr(told)
+    assert "me:***@host" in repr(told)
+    lists = {path.name: path.read_text() for path in directory.iterdir() if path.suffix in {".json", ".jsonl", ".md"}}
+    assert {"report.json", "report.md", "records.jsonl", "quarantine.jsonl", "returned.jsonl"} <= lists.keys()
+    assert [name for name, text in lists.items() if "secret" in text] == []
 
 
 async def test_the_mapping_says_where_everything_goes(one: Moving) -> None:

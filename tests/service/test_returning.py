@@ -11,15 +11,21 @@ import msgspec
 import pytest
 
 from tests.service.moving import PLAIN, Moving, moving, until
-from tests.service.older import Contexts, Notes, context, file, write
+from tests.service.older import Contexts, Files, Notes, Record, context, file, write
 from unified_memory.model.clock import SettableClock
-from unified_memory.model.errors import MigrationStateError, PermissionDeniedError, SourceError, StorageCorruptError
+from unified_memory.model.errors import (
+    InProgressError,
+    MigrationStateError,
+    PermissionDeniedError,
+    SourceError,
+    StorageCorruptError,
+)
 from unified_memory.model.principal import ANONYMOUS, Principal
-from unified_memory.service.changeover import RETURN_LEASE
-from unified_memory.service.leasing import alone
+from unified_memory.service.leasing import PASS_LEASE, RETURN_LEASE, SHORT_LEASE_SECONDS, Lease, alone
 from unified_memory.service.mapping import Mapping
 from unified_memory.service.migration import RollbackManager, RunOptions
 from unified_memory.service.returning import CURSOR
+from unified_memory.sources.base import ALL_LOST, Back, Returned
 from unified_memory.sources.ledger import TRANSITION_SECONDS, Phase
 
 CONTEXTS, FILES, NOTES = "extended-memory-sqlite", "memory-bank-files", Notes.kind
@@ -158,6 +164,77 @@ async def test_what_a_format_cannot_hold_is_listed(switched: Moving) -> None:
     assert (told.returned, told.lost) == (1, 1)
     (line,) = switched.lines("returned.jsonl")
     assert (line["key"], line["lost"]) == ("context/ours", ["It is no text"])
+
+
+async def test_what_the_older_service_cannot_do_is_listed_and_does_not_prevent_the_way_back(
+    switched: Moving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Files, records: dict[str, Record], back: Back) -> Returned:  # noqa: ARG001 - as a source does
+        return Returned(origin=back.origin, lost=(f"{ALL_LOST}its tools delete nothing and empty nothing",))
+
+    monkeypatch.setattr(Files, "put", refuse)
+    await switched.service.memories.delete(ANONYMOUS, "projects/web", "a")
+    await switched.service.bank.update(ANONYMOUS, "web", "b", "changed")
+    told = await switched.migration.rollback(ANONYMOUS)
+    assert (told.status, told.lost) == ("rollback_complete", 2)
+    assert {line["key"] for line in switched.lines("returned.jsonl")} == {"a", "b"}
+    assert contents(switched, FILES) == {"a": "content of a", "b": "content of b"}
+
+
+async def test_what_others_have_written_there_since_the_switch_is_told(switched: Moving) -> None:
+    one = switched
+    one.holds(CONTEXTS, [context(1, "theirs"), context(2, tags=["a"])])
+    one.holds(FILES, [file("b", "not ours")])
+    await one.service.contexts.forget(ANONYMOUS, 1)
+    await one.service.bank.update(ANONYMOUS, "web", "a", "ours")
+    told = await one.migration.rollback(ANONYMOUS)
+    assert (told.returned, told.lost) == (2, 2)
+    assert contents(one, CONTEXTS) == {2: "context 2"}
+    assert contents(one, FILES) == {"a": "ours", "b": "not ours"}
+    assert {line["key"].partition("~")[0]: line["lost"] for line in one.lines("returned.jsonl")} == {
+        "context/1": ["What was written there since the switch: theirs"],
+        "a": ["That it was deleted there since the switch"],
+    }
+
+
+async def test_what_others_have_written_over_what_went_back_is_told_and_gives_way(switched: Moving) -> None:
+    one = switched
+    await one.service.bank.update(ANONYMOUS, "web", "a", "ours")
+    number = await save(one, "new")
+    assert await one.migration.return_pass() == 2
+    one.holds(FILES, [file("a", "theirs"), file("b")])
+    one.holds(CONTEXTS, [context(1), context(2, tags=["a"])])
+    told = await one.migration.rollback(ANONYMOUS)
+    assert (contents(one, FILES)["a"], contents(one, CONTEXTS)[number]) == ("ours", "new")
+    assert (told.returned, told.verified, told.lost) == (2, 2, 2)
+    lost = [line["lost"] for line in one.lines("returned.jsonl")]
+    assert ["What was written there since the switch: theirs"] in lost
+
+
+async def test_what_went_back_before_says_nothing_of_the_next_way_back(switched: Moving) -> None:
+    one = switched
+    number = await save(one, "new")
+    await one.migration.rollback(ANONYMOUS)
+    one.holds(CONTEXTS, [record for record in one.records(CONTEXTS) if record["id"] != number])
+    await one.run()
+    await one.migration.switch(ANONYMOUS)
+    told = await one.migration.rollback(ANONYMOUS)
+    assert (told.returned, set(contents(one, CONTEXTS))) == (0, {1, 2})
+
+
+async def test_one_that_was_killed_while_it_wrote_back_is_not_waited_for_long(tmp_path: Path) -> None:
+    clock = SettableClock()
+    async with moving(tmp_path, clock) as one:
+        one.holds(FILES, [file("a")])
+        await one.run(FILES)
+        await one.migration.switch(ANONYMOUS)
+        for name in (RETURN_LEASE, PASS_LEASE):
+            killed = Lease(one.service.storage, clock, name, seconds=SHORT_LEASE_SECONDS)
+            assert await killed.take()
+        with pytest.raises(InProgressError):
+            await one.migration.rollback(ANONYMOUS, wait=0)
+        clock.advance(SHORT_LEASE_SECONDS)
+        assert (await one.migration.rollback(ANONYMOUS, wait=0)).status == "rollback_complete"
 
 
 async def test_only_one_process_writes_back(switched: Moving) -> None:
@@ -338,3 +415,23 @@ async def test_the_mission_returns_by_the_file_of_the_point(switched: Moving) ->
     assert point is not None
     told = await RollbackManager(switched.migration).rollback_to_previous_state(point)
     assert (told["status"], told["backup_used"]) == ("rollback_complete", point)
+
+
+async def test_passes_that_follow_one_upon_the_other_give_way_to_the_way_back(switched: Moving) -> None:
+    one = switched
+
+    async def write() -> None:
+        # As proxies do: they hold back in another phase.
+        while await one.migration.phase() is Phase.SWITCHED:
+            await save(one, "new")
+            await one.migration.return_pass()
+
+    writing = [asyncio.create_task(write()) for _ in range(8)]
+    try:
+        # A second is ten looks at whether they have ended.
+        told = await one.migration.rollback(ANONYMOUS, wait=1.0)
+    finally:
+        for task in writing:
+            task.cancel()
+        await asyncio.wait(writing)
+    assert told.status == "rollback_complete"

@@ -117,6 +117,20 @@ async def test_what_is_answered_otherwise_is_shown(one: Moving) -> None:
     )
 
 
+async def test_the_memory_bank_of_pypi_is_compared_with_its_own_profile(one: Moving) -> None:
+    asked = []
+
+    async def answers(service: str, tool: str, arguments: dict[str, Any]) -> str:
+        asked.append((service, sorted(arguments)))
+        return json.dumps([tool, arguments])
+
+    one.migration.answers = answers
+    told = await one.migration.verify(ANONYMOUS, replay=command("--pypi", "memory_bank_read"))
+    assert told.ok
+    assert {service for service, _ in asked} == {"memory-bank-pypi"}
+    assert [arguments for _, arguments in asked][:2] == [[], ["project_name"]]
+
+
 async def test_a_command_that_is_no_older_service_is_refused(one: Moving) -> None:
     one.migration.answers = echo
     with pytest.raises(InvalidInputError):

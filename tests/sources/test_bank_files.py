@@ -315,3 +315,10 @@ async def test_the_older_server_and_the_source_read_what_the_other_wrote(tmp_pat
         listed = await server.call("list_project_files", projectName="p")
         assert listed["content"] == [{"type": "text", "text": "ours.md,with ü.md"}]
         source.close()
+
+
+def test_what_a_killed_process_left_unfinished_is_taken_away(tmp_path: Path) -> None:
+    (tmp_path / ".unified-memory-return.0123456789abcdef").write_text("half")
+    (tmp_path / ".other").write_text("theirs")
+    bank(tmp_path).put_back([back("web", "a.md", "x")])
+    assert everything(tmp_path) == {".other": b"theirs", "web/a.md": b"x"}

@@ -22,6 +22,8 @@ to do. Interfaces render them; none of them is ever turned into an empty answer.
 
 from typing import Any, ClassVar
 
+from unified_memory.model.location import without_password
+
 
 class UnifiedMemoryError(Exception):
     """Root of the tree. `facts` must be JSON-ready."""
@@ -292,7 +294,7 @@ class SourceError(UnifiedMemoryError):
     code = "source_error"
 
     def __init__(self, kind: str, location: str, detail: str, *, hint: str | None = None, **facts: Any) -> None:
-        super().__init__(detail, hint=hint, kind=kind, location=location, **facts)
+        super().__init__(detail, hint=hint, kind=kind, location=without_password(location), **facts)
 
 
 class SourceUnavailableError(SourceError):

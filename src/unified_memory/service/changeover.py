@@ -8,7 +8,6 @@ holds again by itself after some seconds.
 import asyncio
 import hashlib
 import shlex
-import tarfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import IO, Any, BinaryIO
 import msgspec
 from msgspec import Struct
 
-from unified_memory.model.clock import Clock, to_rfc3339
+from unified_memory.model.clock import SECOND, Clock, to_rfc3339
 from unified_memory.model.errors import (
     BackupDamagedError,
     MigrationStateError,
@@ -26,7 +25,17 @@ from unified_memory.model.errors import (
 )
 from unified_memory.model.principal import Principal
 from unified_memory.service.backups import Backups
-from unified_memory.service.leasing import POLL_SECONDS, Lease, alone
+from unified_memory.service.leasing import (
+    CHANGER,
+    PASS_LEASE,
+    POLL_SECONDS,
+    RETURN_LEASE,
+    SHORT_LEASE_SECONDS,
+    Lease,
+    alone,
+    at_it,
+    note_runner,
+)
 from unified_memory.service.reaching import Reach
 from unified_memory.service.reporting import RETURNED, write_whole
 from unified_memory.service.requests import RestoreRequest
@@ -37,7 +46,10 @@ from unified_memory.storage.base import Storage
 
 # Facts of the ledger: the point to which a rollback would return, and the one to which the last has.
 POINT, LAST_POINT = "rollback_point", "last_rollback_point"
-PASS_LEASE, RETURN_LEASE = "migration-pass", "migration-return"
+# Until when whoever changes services wants to be the only one who writes back.
+WANTED = "return_wanted"
+# The end waits so long for a pass that is under way.
+FINISH_SECONDS = 30.0
 # A phase that lasts a moment is renewed so often.
 HOLD_AGAIN_SECONDS = 3
 # So many problems are told.
@@ -102,25 +114,33 @@ class Changeover:
     # ---- to ours
     async def switch(self, wait: float) -> None:
         """Ours answers from now on. Raises MigrationStateError, InProgressError and SourceError; then all is as it was."""
-        self._require(await self.phase(), Phase.SHADOW, "Nothing was copied that could be switched to")
-        if await asyncio.to_thread(self._ledger.get, "complete") is None:
-            raise MigrationStateError(
-                "No run was complete yet", Phase.SHADOW.value, hint="unified-memory migrate run, and verify"
-            )
-        async with self._alone(PASS_LEASE, wait):
+        await self._require_complete(await self.phase())
+        async with self._changing(wait) as lease:
+            self._require(await self.phase(), Phase.SHADOW, "Nothing was copied that could be switched to")
             # What takes long is done before anybody has to wait.
             await self._catch_up()
             async with self._holding(Phase.SWITCHING, wait):
                 await self._catch_up()
+                await asyncio.to_thread(self._ledger.clear_returned)
                 await asyncio.to_thread(self._ledger.put, CURSOR, await self._storage.last_seq())
+                lease.check()
                 await self._set(Phase.SWITCHED)
 
+    async def _require_complete(self, phase: Phase) -> None:
+        if phase is not Phase.SWITCHING:
+            self._require(phase, Phase.SHADOW, "Nothing was copied that could be switched to")
+        if await asyncio.to_thread(self._ledger.get, "complete") is None:
+            raise MigrationStateError(
+                "No run was complete yet", Phase.SHADOW.value, hint="unified-memory migrate run, and verify"
+            )
+
     # ---- back
-    async def return_pass(self) -> int:
-        """Writes back what has changed; how many memories. Nothing where another process is at it. Raises SourceError."""
+    async def return_pass(self, check: Callable[[], None]) -> int:
+        """Writes back what has changed; how many memories. `check` raises where another process is at it. Raises SourceError."""
         returned = 0
         await self._returning.require_same_storage()
-        while await self.phase() is Phase.SWITCHED:
+        while await self.phase() is Phase.SWITCHED and not await self.gives_way():
+            check()
             number, more = await self._returning.some()
             returned += number
             if not more:
@@ -135,19 +155,22 @@ class Changeover:
         if phase is Phase.RETURNED:
             told = msgspec.convert(await asyncio.to_thread(self._ledger.get, "rolled_back"), RolledBack)
             return await self._restored(principal, told, advance) if restore and told.restored is None else told
-        if phase is not Phase.SHADOW:
-            self._require(phase, Phase.SWITCHED, "There is nothing to return from")
+        if phase not in BEFORE:
+            self._require_return(phase)
         if restore and point.get("backup") is None:
             raise MigrationStateError("There is no backup of ours from before the migration", phase.value)
         told = RolledBack(point.get("path"))
-        async with self._alone(PASS_LEASE, wait), self._alone(RETURN_LEASE, wait):
+        async with self._changing(wait) as lease:
+            phase = await self.phase()
+            self._require_return(phase)
             if phase is Phase.SHADOW:
                 # The older services have answered all the time.
                 await self._end_return(told)
             else:
                 await self._require_writable()
                 async with self._holding(Phase.RETURNING, wait):
-                    await self._return_all(told, advance)
+                    await self._return_all(told, advance, lease)
+                    lease.check()
                     await self._end_return(told)
         return await self._restored(principal, told, advance) if restore else told
 
@@ -165,9 +188,9 @@ class Changeover:
     async def _require_writable(self) -> None:
         """Raises SourceError where something waits for a source that cannot be written, before anything is done."""
         await self._returning.require_same_storage()
+        await self._returning.require_all_there()
         for ref in await self._returning.waiting():
-            reached = await self._reach.at(ref)
-            if (why := await reached.do(reached.older.writable)) is not None:
+            if (why := await self._returning.why_not(ref)) is not None:
                 raise SourceError(
                     ref.kind,
                     ref.location,
@@ -175,15 +198,23 @@ class Changeover:
                     hint="Nothing was done; export what has changed, or make the source writable",
                 )
 
-    async def _return_all(self, told: RolledBack, advance: Advance | None) -> None:
+    def _require_return(self, phase: Phase) -> None:
+        if phase is not Phase.SHADOW:
+            self._require(phase, Phase.SWITCHED, "There is nothing to return from")
+
+    async def _return_all(self, told: RolledBack, advance: Advance | None, lease: Lease) -> None:
         more = True
         while more:
+            lease.check()
             number, more = await self._returning.some()
             told.returned += number
             if advance is not None:
                 await advance(told.returned, None)
         told.returned += await self._returning.sweep()
         told.verified, problems = await self._returning.verify()
+        if problems:
+            await self._returning.mend()
+            told.verified, problems = await self._returning.verify()
         if problems:
             raise StorageError(
                 f"The older services do not hold all of it: {problems[0]}", problems=problems[:MOST_PROBLEMS]
@@ -201,15 +232,21 @@ class Changeover:
         await self._set(Phase.RETURNED)
 
     # ---- the end
-    async def finish(self, place: Path) -> Finished:
-        """Ours alone, after a last backup of the older files into `place`."""
-        self._require(await self.phase(), Phase.SWITCHED, "Ours does not answer yet")
-        async with self._alone(RETURN_LEASE, 0.0):
+    async def finish(self, place: Path, wait: float = FINISH_SECONDS) -> Finished:
+        """Ours alone, after a last backup of the older files into `place`; a pass under way is waited for."""
+        phase = await self.phase()
+        if phase not in BEFORE:
+            self._require(phase, Phase.SWITCHED, "Ours does not answer yet")
+        async with self._changing(wait) as lease:
+            self._require(await self.phase(), Phase.SWITCHED, "Ours does not answer yet")
+            # The last backups hold what came last.
+            while (await self._returning.some())[1]:
+                lease.check()
             backups, kept = [], []
             refs = await asyncio.to_thread(self._ledger.sources)
             for ref in refs:
                 if (files := await asyncio.to_thread(_files_of, ref)) is None:
-                    kept.append(f"{ref.kind} at {ref.location} is no file here; keep a copy where it runs")
+                    kept.append(f"{ref.kind} at {ref.shown} is no file here; keep a copy where it runs")
                     continue
                 name = f"last-{ref.id}-{ref.kind}-{to_rfc3339(self._clock.now()).replace(':', '')}.tar.gz"
                 await asyncio.to_thread(_pack, files, place / name)
@@ -224,10 +261,54 @@ class Changeover:
         if phase is not wanted:
             raise MigrationStateError(otherwise, phase.value)
 
-    def _alone(self, name: str, wait: float) -> AbstractAsyncContextManager[Lease]:
-        return alone(
-            self._storage, self._clock, name, "The sources are being read or written at this moment", wait=wait
+    @asynccontextmanager
+    async def _changing(self, wait: float) -> AsyncIterator[Lease]:
+        """As the only one who changes services, reads the sources or writes into them. A change of services whose doer was killed
+        did not take place.
+        """
+        async with at_it(self._ledger, CHANGER, self._storage, self._clock) as (runner, former):
+            was_killed = former is not None and former.is_dead()
+            async with (
+                self._alone(PASS_LEASE, wait, runner.holder) as lease,
+                self._alone_returning(wait, runner.holder),
+            ):
+                await asyncio.to_thread(note_runner, self._ledger, CHANGER, runner)
+                await self._settled(wait, at_once=was_killed)
+                yield lease
+
+    async def _settled(self, wait: float, *, at_once: bool) -> None:
+        """Waits until a change that nobody brings to its end any longer lapses. Raises MigrationStateError."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + wait
+        while (phase := await self.phase()) in BEFORE:
+            if at_once:
+                await asyncio.to_thread(self._ledger.undo_phase, phase)
+            elif loop.time() >= until:
+                raise MigrationStateError("Services are being changed at this moment; try again", phase.value)
+            else:
+                await asyncio.sleep(POLL_SECONDS)
+
+    def _alone(self, name: str, wait: float, holder: str) -> AbstractAsyncContextManager[Lease]:
+        busy = "The sources are being read or written at this moment"
+        return alone(self._storage, self._clock, name, busy, wait=wait, holder=holder, seconds=SHORT_LEASE_SECONDS)
+
+    async def gives_way(self) -> bool:
+        """Whether somebody who changes services waits for the passes back to end."""
+        return (await asyncio.to_thread(self._ledger.get, WANTED) or 0) > self._clock.now()
+
+    @asynccontextmanager
+    async def _alone_returning(self, wait: float, holder: str) -> AsyncIterator[None]:
+        """Nobody else writes back meanwhile. Proxies whose clients write all the time would follow one upon the other: they are
+        asked to give way.
+        """
+        await asyncio.to_thread(
+            self._ledger.put, WANTED, self._clock.now() + int((wait + SHORT_LEASE_SECONDS) * SECOND)
         )
+        try:
+            async with self._alone(RETURN_LEASE, wait, holder):
+                yield
+        finally:
+            await asyncio.shield(asyncio.to_thread(self._ledger.put, WANTED, None))
 
     async def _set(self, phase: Phase) -> None:
         await asyncio.to_thread(self._ledger.set_phase, phase)
@@ -245,7 +326,7 @@ class Changeover:
                 await self._acknowledged(phase, wait)
                 yield
         except BaseException:
-            await asyncio.shield(self._set(BEFORE[phase]))
+            await asyncio.shield(asyncio.to_thread(self._ledger.undo_phase, phase))
             raise
 
     async def _acknowledged(self, phase: Phase, wait: float) -> None:
@@ -279,7 +360,7 @@ def _write_returned(ledger: Ledger, path: Path) -> int:
                 lost += bool(note.lost)
                 line = {
                     "source": sources[note.source].kind,
-                    "location": sources[note.source].location,
+                    "location": sources[note.source].shown,
                     "origin": note.origin,
                     "namespace": note.namespace,
                     "key": note.key,
@@ -305,6 +386,7 @@ def _files_of(ref: SourceRef) -> list[Path] | None:
 
 def _pack(files: list[Path], target: Path) -> None:
     """Copies files into an archive, and reads it again. Raises StorageError, BackupDamagedError."""
+    import tarfile  # noqa: PLC0415 - 30 ms of every start, and only at the end of a migration
 
     def write(file: BinaryIO) -> None:
         with tarfile.open(fileobj=file, mode="w:gz") as archive:

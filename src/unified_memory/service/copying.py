@@ -23,6 +23,7 @@ from unified_memory.service.labels import CONTEXT_PREFIX, LAST_LABEL, own_label
 from unified_memory.service.mapping import (
     MIGRATED_FROM,
     Mapping,
+    content_of,
     digest_of,
     draft_of,
     facts_of,
@@ -592,18 +593,13 @@ def is_equal(memory: Memory, draft: Draft, item: Item) -> bool:
     )
 
 
-def content_of(value: bytes) -> bytes:
-    """The bytes of a value: of a text its UTF-8, else its JSON text."""
-    return msgspec.json.decode(value, type=str).encode() if value.startswith(b'"') else value
-
-
 def record_line(ref: SourceRef, item: Item, namespace: str, key: str) -> bytes:
     """What `records.jsonl` says of a record: enough to compare it with what the older service had."""
-    content = content_of(item.value)
+    content = content_of(item.value).encode()
     facts = item.facts
     line = {
         "source": ref.kind,
-        "location": ref.location,
+        "location": ref.shown,
         "origin": item.origin,
         "namespace": namespace,
         "key": key,

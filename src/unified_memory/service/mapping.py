@@ -3,13 +3,14 @@
 import re
 import tomllib
 from collections.abc import Mapping as Members
+from decimal import Decimal, InvalidOperation
 from hashlib import blake2b
 from pathlib import Path
 from string import Formatter
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from unified_memory.model.errors import InvalidInputError
 from unified_memory.model.memory import SERVICE_FIELDS, pack_attributes
@@ -18,6 +19,7 @@ from unified_memory.model.search import describe
 from unified_memory.model.value import parse
 from unified_memory.service.bank import file_key
 from unified_memory.service.drafting import MAX_NAME
+from unified_memory.service.graph import NAMESPACE as GRAPH
 from unified_memory.service.labels import CONTEXT_PREFIX, MARK
 from unified_memory.service.projects import PROJECTS, project_namespace
 from unified_memory.sources.base import LEGACY_CREATED_AT, LEGACY_ID, Item, Shape
@@ -176,6 +178,23 @@ def entry_of(key: str) -> str:
     return "" if key == "%" else _ESCAPE.sub(lambda found: "\0" if found[1] else "%", key)
 
 
+def content_of(value: bytes) -> str:
+    """What a service of texts holds of a value: the text that it is, else its JSON text."""
+    return msgspec.json.decode(value, type=str) if value.startswith(b'"') else value.decode()
+
+
+def says_the_same(item: Item, value: bytes) -> bool:
+    """Whether a record is that value, however its service spells it: blanks, escapes, numbers (1.50 is 1.5) and the order of
+    names tell nothing. In a service of texts, which has no JSON, a value that is no text is its JSON text.
+    """
+    if item.value == value or (item.shape in {"context", "file"} and content_of(item.value) == content_of(value)):
+        return True
+    try:
+        return _is_alike(parse(item.value), parse(value))
+    except InvalidInputError:
+        return False
+
+
 def shape_of(namespace: str, key: str) -> Shape | None:
     """What a memory that was first here would be in an older service; None where it would be nowhere."""
     if namespace == MIGRATED_EXTENDED:
@@ -198,6 +217,32 @@ def clamped(importance: Any) -> int:
 
 
 # ---- within
+def _is_alike(one: Any, other: Any) -> bool:
+    """Whether both are the same JSON. Numbers are compared exactly, with as many digits as they have."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_is_alike(part, other[name]) for name, part in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_is_alike, one, other))
+    if _is_number(one) and _is_number(other):
+        return _number(one) == _number(other)
+    return type(one) is type(other) and bool(one == other)
+
+
+def _is_number(parsed: Any) -> bool:
+    return isinstance(parsed, int | Raw) and not isinstance(parsed, bool)
+
+
+def _number(parsed: int | Raw) -> Decimal | str:
+    if isinstance(parsed, int):
+        return Decimal(parsed)
+    digits = bytes(parsed).decode()
+    try:
+        return Decimal(digits)
+    except InvalidOperation:
+        # Its exponent is one that nothing computes with.
+        return digits
+
+
 def _usual_namespace(item: Item, project: str | None, kind: str) -> str:
     if item.shape in {"context", "file"}:
         if project is not None:
@@ -214,6 +259,9 @@ def _usual_namespace(item: Item, project: str | None, kind: str) -> str:
 def _key(item: Item) -> str:
     if item.shape == "context":
         return f"{CONTEXT_PREFIX}{item.key}{MARK}{mark_of(item)}"
+    if item.shape == "record" and item.namespace == GRAPH:
+        # The graph has its own escapes, in which a source names its parts already.
+        return item.key
     return file_key(item.key) if item.shape == "file" else entry_key(item.key)
 
 
@@ -231,9 +279,12 @@ def _filled(template: str, item: Item, project: str | None, kind: str, usual: st
 
 def _check_template(field: str, template: str) -> None:
     try:
-        fields = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+        parts = [part for part in Formatter().parse(template) if part[1] is not None]
     except ValueError as error:
         raise InvalidInputError(field, f"{field} is no template: {error}") from None
+    if any(spec or conversion for _, _, spec, conversion in parts):
+        raise InvalidInputError(field, f"{field} says how a field is to be spelled, which no template can")
+    fields = {name for _, name, _, _ in parts if name is not None}
     if unknown := fields - _FIELDS:
         raise InvalidInputError(
             field,

@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,11 +28,23 @@ from unified_memory.model.errors import (
 )
 from unified_memory.model.principal import ANONYMOUS, Principal
 from unified_memory.service.backups import Backup, Backups
-from unified_memory.service.changeover import PASS_LEASE, POINT, RETURN_LEASE, Changeover, Finished, RolledBack
+from unified_memory.service.changeover import POINT, Changeover, Finished, RolledBack
 from unified_memory.service.copying import Counts, OnConflict, Pass, Rules, Shown
 from unified_memory.service.drafting import Limits
 from unified_memory.service.guard import Guard
-from unified_memory.service.leasing import POLL_SECONDS, RENEW_SECONDS, Lease, Runner, alone, this_runner
+from unified_memory.service.leasing import (
+    PASS_LEASE,
+    POLL_SECONDS,
+    RETURN_LEASE,
+    RUN_LEASE,
+    RUNNER,
+    SHORT_LEASE_SECONDS,
+    Lease,
+    alone,
+    at_it,
+    note_runner,
+    runner_of,
+)
 from unified_memory.service.mapping import Mapping, place_of
 from unified_memory.service.points import check_point, exported, lines_of, plain, transformed, write_point
 from unified_memory.service.reaching import OpenSource, Reach, is_older_kind, shape_of_kind
@@ -55,7 +67,7 @@ from unified_memory.service.reporting import (
 from unified_memory.service.requests import BackupRequest
 from unified_memory.service.transfer import Imported, Transfer
 from unified_memory.service.verifying import Difference, SourceCheck, Verifying, is_right
-from unified_memory.service.work import Advance, Work, again
+from unified_memory.service.work import Advance, Work
 from unified_memory.sources.base import (
     EXTENDED_MEMORY,
     MEMORY_BANK,
@@ -71,7 +83,6 @@ from unified_memory.sources.ledger import BEFORE, Comparison, Ledger, Member, Ph
 from unified_memory.storage.base import Storage
 
 LEDGER = "ledger.db"
-RUN_LEASE, RUNNER = "migration", "run"
 # A rollback point waits so long for another backup, or for one that was killed to lapse.
 BACKUP_WAIT_SECONDS = 75.0
 # A plan looks at so many records of each source.
@@ -79,8 +90,19 @@ PLANNED_RECORDS = 1000
 # What is estimated for a record and its index: bytes for each, and for each byte of a source.
 RECORD_BYTES = 900
 SOURCE_RATIO = 3
-# Where the older services keep their data when nobody says otherwise; below the home directory.
-DEFAULT_PLACES = {"extended-memory-sqlite": ".local/share/extended-memory-mcp/memory.db"}
+# Where programs keep their memories when nobody says otherwise.
+DEFAULT_PLACES = (
+    ("extended-memory-sqlite", "~/.local/share/extended-memory-mcp/memory.db"),
+    ("extended-memory-http-db", "/var/lib/mcp/extended_memory.db"),
+    ("extended-memory-http-db", "/opt/sutazaiapp/data/mcp/extended-memory/extended_memory.db"),
+    ("extended-memory-http-json", "/var/lib/mcp/memory.json"),
+    ("memory-bank-sqlite", "memory_bank.db"),
+    ("memory-keeper", "~/mcp-data/memory-keeper/context.db"),
+    ("claude-mem", "~/.claude-mem/claude-mem.db"),
+    ("basic-memory", "~/basic-memory"),
+    ("mem0", "~/.mem0/history.db"),
+    ("mcp-memory-service", "~/.local/share/mcp-memory/sqlite_vec.db"),
+)
 # Phases in which an older service is right.
 _OLDER_IS_RIGHT = {Phase.NONE, Phase.SHADOW, Phase.SWITCHING, Phase.RETURNED}
 
@@ -113,7 +135,7 @@ class SourcePlan(Struct):
 
 
 class Plan(Struct):
-    """What a run would do. `found`: older services at their usual places, where none was named. `needed_bytes`: an estimate, None
+    """What a run would do. `found`: what lies at its usual place, where no source was named. `needed_bytes`: an estimate, None
     where a source does not tell; `free_bytes`: on the disk of the data.
     """
 
@@ -223,12 +245,13 @@ class MemoryMigrationManager:
         options.mapping.check()
         ledger = await self._known()
         plans = []
-        for ref in await self._refs(ledger, sources, options.options) if sources or ledger is not None else []:
+        known = [] if ledger is None else await asyncio.to_thread(ledger.sources)
+        for ref in await self._refs(ledger, sources, options.options) if sources or known else []:
             reached = await self.reach.at(ref)
             survey = await reached.do(reached.source.survey)
             one = await self._look_at(ref, ledger, options, most=max(PLANNED_RECORDS, options.first))
             looked_at = source_report(ref, one.counts, 0.0, []).counts
-            conflicts = [Conflict(ref.kind, ref.location, notice.origin, notice.reason) for notice in one.conflicts]
+            conflicts = [Conflict(ref.kind, ref.shown, notice.origin, notice.reason) for notice in one.conflicts]
             plans.append(SourcePlan(survey, one.shown, looked_at, conflicts))
         needs = [_needed(plan.survey) for plan in plans]
         return Plan(
@@ -251,11 +274,11 @@ class MemoryMigrationManager:
             ledger.phase().value,
             None if told is None else to_rfc3339(told["since"]),
             complete=ledger.get("complete") is not None,
-            run=None if (runner := _runner(ledger)) is None or runner.is_dead() else runner.shown,
+            run=None if (runner := runner_of(ledger, RUNNER)) is None or runner.is_dead() else runner.shown,
             sources=[
                 SourceStatus(
                     ref.kind,
-                    ref.location,
+                    ref.shown,
                     ledger.count(ref.id),
                     ledger.notice_count(ref.id, "quarantine"),
                     ledger.notice_count(ref.id, "conflict"),
@@ -303,15 +326,11 @@ class MemoryMigrationManager:
             return await self._dry_run(sources, options, advance)
         await self._require_writes()
         ledger = await self.ledger()
-        former = await asyncio.to_thread(_runner, ledger)
-        runner = this_runner(former)
-        who = f"A migration is under way already ({'another process' if former is None else former.shown})"
-        async with alone(self.storage, self.clock, RUN_LEASE, who, holder=runner.holder) as lease:
-            await asyncio.to_thread(ledger.put, RUNNER, msgspec.to_builtins(runner))
-            try:
+        async with at_it(ledger, RUNNER, self.storage, self.clock) as (runner, former):
+            who = f"A migration is under way already ({'another process' if former is None else former.shown})"
+            async with alone(self.storage, self.clock, RUN_LEASE, who, holder=runner.holder) as lease:
+                await asyncio.to_thread(note_runner, ledger, RUNNER, runner)
                 return await self._run(principal, ledger, lease, sources, options, advance)
-            finally:
-                await asyncio.shield(asyncio.to_thread(ledger.put, RUNNER, None))
 
     async def _run(
         self,
@@ -397,8 +416,8 @@ class MemoryMigrationManager:
         report.passes += 1
         report.first += one.shown
         report.conflicts = [
-            *(told for told in report.conflicts if (told.source, told.location) != (ref.kind, ref.location)),
-            *(Conflict(ref.kind, ref.location, told.origin, told.reason) for told in one.conflicts),
+            *(told for told in report.conflicts if (told.source, told.location) != (ref.kind, ref.shown)),
+            *(Conflict(ref.kind, ref.shown, told.origin, told.reason) for told in one.conflicts),
         ]
         seconds = (self.clock.now() - begun) / SECOND
         return source_report(ref, one.counts, seconds, [] if survey is None else survey.remarks)
@@ -449,9 +468,7 @@ class MemoryMigrationManager:
                 seconds = (self.clock.now() - begun) / SECOND
                 report.sources.append(source_report(ref, one.counts, seconds, survey.remarks))
                 report.first += one.shown
-                report.conflicts += [
-                    Conflict(ref.kind, ref.location, told.origin, told.reason) for told in one.conflicts
-                ]
+                report.conflicts += [Conflict(ref.kind, ref.shown, told.origin, told.reason) for told in one.conflicts]
                 report.passes += 1
         now = self.clock.now()
         report.finished_at, report.seconds = to_rfc3339(now), (now - from_rfc3339(report.started_at)) / SECOND
@@ -586,19 +603,17 @@ class MemoryMigrationManager:
     async def return_pass(self) -> int:
         """Writes back into the older services what has changed here since the last time, where ours answers; how many memories.
 
-        Nothing where another process is at it. Raises SourceError, StorageError.
+        Nothing where another process is at it, or wants to be. Raises SourceError, StorageError.
         """
         ledger = await self._known()
         if ledger is None or ledger.phase() is not Phase.SWITCHED:
             return 0
-        lease = Lease(self.storage, self.clock, RETURN_LEASE)
-        if not await lease.take():
+        changeover = await self._changeover()
+        lease = Lease(self.storage, self.clock, RETURN_LEASE, seconds=SHORT_LEASE_SECONDS)
+        if await changeover.gives_way() or not await lease.take():
             return 0
-        try:
-            async with again(lease.renew, RENEW_SECONDS):
-                return await (await self._changeover()).return_pass()
-        finally:
-            await asyncio.shield(lease.give_back())
+        async with lease.held():
+            return await changeover.return_pass(lease.check)
 
     async def join(self, service: str) -> str:
         """A proxy begins to stand in for a service; its id."""
@@ -749,7 +764,15 @@ class MemoryMigrationManager:
     def _passing(self, lease: Lease, wait: float = 0.0) -> AbstractAsyncContextManager[Lease]:
         """Nobody else reads the sources meanwhile, so that services are not changed in the middle of it."""
         busy = "The sources are being read already"
-        return alone(self.storage, self.clock, PASS_LEASE, busy, wait=wait, holder=lease.holder)
+        return alone(
+            self.storage,
+            self.clock,
+            PASS_LEASE,
+            busy,
+            wait=wait,
+            holder=lease.holder,
+            seconds=SHORT_LEASE_SECONDS,
+        )
 
     def _part(self, ref: SourceRef) -> Path:
         if self.directory is None:
@@ -774,12 +797,6 @@ def _all_of(older: OlderSource, work: Work) -> list[dict[str, Any]]:
     return list(exported([older], work))
 
 
-def _runner(ledger: Ledger) -> Runner | None:
-    """Who was copying last and has not said that it has ended."""
-    told = ledger.get(RUNNER)
-    return None if told is None else msgspec.convert(told, Runner)
-
-
 def _require_may_run(phase: Phase, older: list[SourceRef]) -> None:
     if phase in BEFORE:
         raise MigrationStateError("Services are being changed at this moment; try again", phase.value)
@@ -792,9 +809,15 @@ def _require_may_run(phase: Phase, older: list[SourceRef]) -> None:
 
 
 def _usual_places() -> list[tuple[str, str]]:
-    """Older services that lie where they do when nobody says otherwise."""
-    places = ((kind, Path.home() / place) for kind, place in DEFAULT_PLACES.items())
-    return [(kind, str(place)) for kind, place in places if place.exists()]
+    """Programs whose memories lie where they do when nobody says otherwise."""
+    found = []
+    for kind, place in DEFAULT_PLACES:
+        # A home that nobody knows, and a folder that may not be looked into, hold nothing for us.
+        with suppress(OSError, RuntimeError):
+            path = Path(place).expanduser().absolute()
+            if path.exists():
+                found.append((kind, str(path)))
+    return found
 
 
 def _needed(survey: Survey) -> int | None:

@@ -21,8 +21,10 @@ from unified_memory.sources.kinds import open_source
 from unified_memory.sources.ledger import Ledger, Row
 from unified_memory.storage.base import Storage
 
-# What a tool of ours answers to a client of an older service: (service, tool, arguments) -> the text.
+# What a tool of ours answers to a client of an older service: (service, tool, arguments) -> the text. The two programs that are
+# called memory bank answer in other words, so that PyPI's goes by the name of its tool profile.
 Answers = Callable[[str, str, dict[str, Any]], Awaitable[str]]
+MEMORY_BANK_PYPI = "memory-bank-pypi"
 SHIM = "extended-memory-http"
 DIFFERENCES = 20
 # Of a text that differs so much is shown.
@@ -105,7 +107,8 @@ class Replaying:
                 service, reads = EXTENDED_MEMORY, await asyncio.to_thread(lambda: list(self._context_reads(samples)))
             elif "memory_bank_read" in tools:
                 npm = "projectName" in msgspec.json.encode(tools["memory_bank_read"]).decode()
-                service, reads = MEMORY_BANK, await asyncio.to_thread(lambda: list(self._bank_reads(samples, npm=npm)))
+                service = MEMORY_BANK if npm else MEMORY_BANK_PYPI
+                reads = await asyncio.to_thread(lambda: list(self._bank_reads(samples, npm=npm)))
             else:
                 raise InvalidInputError("older", "The command starts neither extended-memory nor a memory bank")
             for tool, arguments in reads[:samples]:

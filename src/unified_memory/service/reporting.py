@@ -81,7 +81,7 @@ def source_report(ref: SourceRef, counts: dict[str | None, Counts], seconds: flo
     """What came of a source, projects by name."""
     ordered = sorted(counts.items(), key=lambda one: (one[0] is not None, one[0] or ""))
     projects = [ProjectReport(project, counts) for project, counts in ordered]
-    return SourceReport(ref.kind, ref.location, total_of(counts.values()), projects, round(seconds, 3), remarks)
+    return SourceReport(ref.kind, ref.shown, total_of(counts.values()), projects, round(seconds, 3), remarks)
 
 
 def merged(former: SourceReport, later: SourceReport) -> SourceReport:
@@ -146,7 +146,7 @@ def quarantine_line(source: SourceRef, notice: Notice) -> bytes:
     """A line of the list of what is quarantined; what is no UTF-8 is in base64."""
     line: dict[str, Any] = {
         "source": source.kind,
-        "location": source.location,
+        "location": source.shown,
         "origin": notice.origin,
         "code": notice.code,
         "reason": notice.reason,

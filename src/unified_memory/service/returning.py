@@ -5,20 +5,19 @@ durable and noted, so that after a kill the last of it is written once more, whi
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
-import msgspec
 from msgspec import Struct
 
 from unified_memory.model.clock import Clock
-from unified_memory.model.errors import SourceError, StorageCorruptError
+from unified_memory.model.errors import SourceError, SourceUnavailableError, StorageCorruptError
 from unified_memory.model.memory import Memory
 from unified_memory.service.bank import file_of
 from unified_memory.service.labels import label_of
-from unified_memory.service.mapping import digest_of, entry_of, facts_of, mark_of, shape_of
+from unified_memory.service.mapping import content_of, digest_of, entry_of, facts_of, mark_of, says_the_same, shape_of
 from unified_memory.service.projects import project_of
 from unified_memory.service.reaching import Reach, is_older_kind, shape_of_kind
-from unified_memory.sources.base import Back, Item, Returned, Shape
+from unified_memory.sources.base import ALL_LOST, Back, Item, Returned, Shape
 from unified_memory.sources.ledger import BackNote, Ledger, Row, SourceRef
 from unified_memory.storage.base import Storage
 
@@ -96,33 +95,51 @@ class Returning:
                 swept += len(going)
         return swept
 
+    async def mend(self) -> None:
+        """Writes back once more what the sources do not have as it was written: others have written it there since."""
+        async for ref, note, memory, problem in self._compared():
+            if problem is None:
+                continue
+            row = None if note.origin is None else await asyncio.to_thread(self._ledger.row, ref.id, note.origin)
+            if row is None or (row.namespace, row.key) == (note.namespace, note.key):
+                await self._write([Going(ref, note.namespace, note.key, row, memory)])
+
     async def verify(self) -> tuple[int, list[str]]:
         """Compares what was written back with what the sources have now: (how many are right, what is wrong with others)."""
         right, wrong = 0, []
+        async for _, _, _, problem in self._compared():
+            right += problem is None
+            wrong += [] if problem is None else [problem]
+        return right, wrong
+
+    async def _compared(self) -> AsyncIterator[tuple[SourceRef, BackNote, Memory | None, str | None]]:
+        """What was written back, the memories as they are now, and what is wrong with it in the sources."""
         refs = {ref.id: ref for ref in await self._older()}
         after = (0, "", "")
         while notes := await asyncio.to_thread(self._ledger.returned, after):
             after = notes[-1].source, notes[-1].namespace, notes[-1].key
             memories = await self._storage.get_many([(one.namespace, one.key) for one in notes], self._clock.now())
             for note, memory in zip(notes, memories, strict=True):
-                problem = await self._compare(refs[note.source], note, memory)
-                right += problem is None
-                wrong += [] if problem is None else [problem]
-        return right, wrong
+                yield refs[note.source], note, memory, await self._compare(refs[note.source], note, memory)
 
     async def _compare(self, ref: SourceRef, note: BackNote, memory: Memory | None) -> str | None:
         """What is wrong with something that was written back."""
         where = f"{ref.kind} {note.origin or ''}: {note.namespace}: {note.key}"
         if memory is None:
-            return None if note.origin is None else f"It is still there, though it is not here: {where}"
+            # What its service cannot delete is told in the list of what was lost.
+            if note.origin is None or note.lost:
+                return None
+            row = await asyncio.to_thread(self._ledger.row, ref.id, note.origin)
+            is_others = row is not None and (row.namespace, row.key) != (note.namespace, note.key)
+            return None if is_others else f"It is still there, though it is not here: {where}"
         if note.origin is None:
             return None if note.lost else f"It is here, and not there: {where}"
         reached = await self._reach.at(ref)
         found = await reached.do(reached.older.lookup, note.origin)
         if not isinstance(found, Item):
             return f"It is here, and not there: {where}"
-        same = found.value == memory.value or _content(found.value) == _content(memory.value)
-        return None if same else f"It says something else there: {where}"
+        refused = any(one.startswith(ALL_LOST) for one in note.lost)
+        return None if refused or says_the_same(found, memory.value) else f"It says something else there: {where}"
 
     # ---- within
     async def _older(self) -> list[SourceRef]:
@@ -131,7 +148,7 @@ class Returning:
     async def _going(self, places: Sequence[tuple[str, str]]) -> list[Going]:
         """What of these memories is not in the sources as it is here."""
         older = await self._older()
-        writable = [ref for ref in older if await self._why_not(ref) is None]
+        writable = [ref for ref in older if await self.why_not(ref) is None]
         memories = await self._storage.get_many(places, self._clock.now())
         going = []
         for (namespace, key), memory in zip(places, memories, strict=True):
@@ -153,10 +170,33 @@ class Returning:
                 going.append(Going(ref, namespace, key, None, memory))
         return going
 
-    async def _why_not(self, ref: SourceRef) -> str | None:
-        """Why a source cannot be written; None where it can."""
-        reached = await self._reach.at(ref)
-        return await reached.do(reached.older.writable)
+    async def why_not(self, ref: SourceRef) -> str | None:
+        """Why a source cannot be written; None where it can. Raises SourceUnavailableError where it may do later."""
+        try:
+            reached = await self._reach.at(ref)
+            return await reached.do(reached.older.writable)
+        except SourceUnavailableError:
+            raise
+        except SourceError as error:
+            # What is no longer there does not stand in the way of others.
+            return error.detail
+
+    async def require_all_there(self) -> None:
+        """Raises SourceError where an older service has lost what it held: without it nobody may return to it."""
+        for ref in await self._older():
+            if await asyncio.to_thread(self._ledger.count, ref.id) == 0:
+                continue
+            try:
+                await self._reach.at(ref)
+            except SourceUnavailableError:
+                raise
+            except SourceError as error:
+                raise SourceError(
+                    ref.kind,
+                    ref.location,
+                    f"The older service at {ref.shown} is not there to return to: {error.detail}",
+                    hint="Put its data back, from a backup of its own or with rollback_to_previous_state of the rollback point",
+                ) from error
 
     async def _write(self, going: list[Going]) -> None:
         """Writes it, source by source, and notes what has become of it."""
@@ -164,14 +204,18 @@ class Returning:
             await self._write_to([one for one in going if one.ref.id == ref])
 
     async def _write_to(self, going: list[Going]) -> None:
-        reached = await self._reach.at(going[0].ref)
+        ref = going[0].ref
+        if (why := await self.why_not(ref)) is not None:
+            raise SourceError(ref.kind, ref.location, f"Nothing can be written back there: {why}")
+        reached = await self._reach.at(ref)
         older = reached.older
-        if (why := await self._why_not(reached.ref)) is not None:
-            raise SourceError(reached.ref.kind, reached.ref.location, f"Nothing can be written back there: {why}")
 
         def write() -> list[tuple[Returned, Item | None]]:
-            backs = [_back(one, older.lookup(one.row.origin) if one.row else None) for one in going]
+            there = [older.lookup(one.row.origin) if one.row else None for one in going]
+            backs = [_back(one, found) for one, found in zip(going, there, strict=True)]
             told = older.put_back(backs)
+            for one, found, returned in zip(going, there, told, strict=False):
+                returned.lost = (*returned.lost, *_written_over(one, found, returned))
             if len(told) != len(backs):
                 raise StorageCorruptError(f"{reached.ref.kind} has told of {len(told)} of {len(backs)} records")
             looked = (older.lookup(one.origin) if one.origin is not None else None for one in told)
@@ -232,7 +276,7 @@ def _back(one: Going, found: object) -> Back:
         project=project,
         key=key if there is None else there.key,
         number=number,
-        content=_content(memory.value),
+        content=content_of(memory.value),
         value=memory.value,
         tags=memory.tags,
         importance=memory.importance,
@@ -243,10 +287,27 @@ def _back(one: Going, found: object) -> Back:
     )
 
 
+def _written_over(one: Going, found: object, returned: Returned) -> list[str]:
+    """What others have written into the source since ours answers, in whose place ours was put now."""
+    if one.row is None or not one.row.digest or any(told.startswith(ALL_LOST) for told in returned.lost):
+        return []
+    if found is None:
+        return [] if one.memory is None else ["That it was deleted there since the switch"]
+    if not isinstance(found, Item) or digest_of(found) == one.row.digest:
+        return []
+    if one.memory is not None and _is_as_here(found, one.memory):
+        # It was written back already, by a process that was killed before it could note it.
+        return []
+    return [f"What was written there since the switch: {content_of(found.value)}"]
+
+
+def _is_as_here(found: Item, memory: Memory) -> bool:
+    same = says_the_same(found, memory.value)
+    if not same or found.shape != "context":
+        return same
+    tags, ours = ({tag.strip().lower() for tag in tags} for tags in (found.tags, memory.tags))
+    return (tags, found.importance) == (ours, memory.importance)
+
+
 def _key(shape: Shape, key: str) -> str:
     return entry_of(key) if shape == "entry" else file_of(key) or "" if shape == "file" else key
-
-
-def _content(value: bytes) -> str:
-    """The value where it is a text, else its JSON text."""
-    return msgspec.json.decode(value, type=str) if value.startswith(b'"') else value.decode()

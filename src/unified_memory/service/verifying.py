@@ -9,8 +9,8 @@ from msgspec import Struct
 from unified_memory.model.clock import Clock
 from unified_memory.model.errors import InvalidInputError
 from unified_memory.model.memory import Memory
-from unified_memory.service.copying import PAGE_ROWS, content_of, is_equal, prepare
-from unified_memory.service.mapping import FORMER_ID, Mapping, digest_of, facts_of
+from unified_memory.service.copying import PAGE_ROWS, is_equal, prepare
+from unified_memory.service.mapping import FORMER_ID, Mapping, digest_of, facts_of, says_the_same
 from unified_memory.service.reaching import Reached
 from unified_memory.service.work import Work
 from unified_memory.sources.base import Found, Item, Quarantined
@@ -83,7 +83,7 @@ class Verifying:
         self._mapping = mapping
         self._differences = differences
         self._projects: dict[str | None, ProjectCheck] = {}
-        self._check = SourceCheck(self._ref.kind, self._ref.location)
+        self._check = SourceCheck(self._ref.kind, self._ref.shown)
 
     async def run(self, work: Work) -> SourceCheck:
         """Compares all. Raises SourceError, StorageError."""
@@ -104,14 +104,15 @@ class Verifying:
         )
         return self._check
 
-    def _page(self, found: Iterator[Found]) -> _Page | None:
+    def _page(self, read: Iterator[Found]) -> _Page | None:
         """The next records and their rows; on the thread."""
-        records = list(islice(found, BATCH_RECORDS))
+        records = list(islice(read, BATCH_RECORDS))
         if not records:
             return None
         now = self._clock.now()
-        items = [one for one in records if isinstance(one, Item) and (one.expires_at is None or one.expires_at > now)]
-        rows = self._ledger.rows(self._ref.id, [item.origin for item in items])
+        found = [one for one in records if isinstance(one, Item)]
+        rows = self._ledger.rows(self._ref.id, [item.origin for item in found])
+        items = [one for one in found if one.expires_at is None or one.expires_at > now]
         return _Page(items, rows, [one.origin for one in records if isinstance(one, Quarantined)])
 
     async def _compare(self, page: _Page) -> None:
@@ -151,9 +152,7 @@ class Verifying:
         """In what a memory is not what its record says."""
         if row.mark is not None:
             # It was here first, or has come back from there: what a format cannot hold is not asked of it.
-            if content_of(item.value) == content_of(memory.value):
-                return None
-            return "value"
+            return None if says_the_same(item, memory.value) else "value"
         former = FORMER_ID in facts_of(memory.attributes)
         try:
             one = prepare(self._ref, item, digest_of(item), row, self._mapping, now, former=former)
@@ -177,7 +176,7 @@ class Verifying:
 
     def _tell(self, origin: str, what: str) -> None:
         if len(self._differences) < DIFFERENCES:
-            self._differences.append(Difference(self._ref.kind, self._ref.location, origin, what))
+            self._differences.append(Difference(self._ref.kind, self._ref.shown, origin, what))
 
 
 def is_right(check: SourceCheck) -> bool:

@@ -86,6 +86,7 @@ class BankFiles(OlderSource):
         self._root: int | None = root
         # The projects whose folders were made here.
         self._made: set[bytes] = set()
+        self._swept = False
 
     @classmethod
     def open(cls, location: str, options: Options) -> Self:  # noqa: ARG003 - there is nothing else to say of a folder
@@ -174,7 +175,17 @@ class BankFiles(OlderSource):
 
     def put_back(self, backs: Sequence[Back]) -> list[Returned]:
         """Writes and unlinks files; a name that reaches out of its folder is never written. See OlderSource."""
+        if not self._swept:
+            self._sweep()
         return [self._put(back) for back in backs]
+
+    def _sweep(self) -> None:
+        """Takes away what a process that was killed has left unfinished; one at a time writes."""
+        with self._told():
+            for name, status in _entries(self._directory()):
+                if name.startswith(os.fsencode(_UNFINISHED)) and stat.S_ISREG(status.st_mode):
+                    os.unlink(name, dir_fd=self._directory())
+        self._swept = True
 
     def writable(self) -> str | None:
         """See OlderSource."""

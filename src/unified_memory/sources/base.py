@@ -113,6 +113,10 @@ class Back(Struct, kw_only=True):
     facts: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
+# How a loss begins where the source refused a record whole, and still holds what it held.
+ALL_LOST = "All of it: "
+
+
 class Returned(Struct, kw_only=True):
     """What came of one Back: the `origin` that it has in the source now (None: it is gone), and what its format cannot hold."""
 

@@ -23,6 +23,7 @@ from unified_memory.model.errors import (
     StorageError,
     StorageFullError,
 )
+from unified_memory.model.location import without_password
 from unified_memory.sources.base import Options
 
 SCHEMA = 1
@@ -91,6 +92,11 @@ class SourceRef(Struct, frozen=True):
     kind: str
     location: str
     options: Options
+
+    @property
+    def shown(self) -> str:
+        """The location without a password."""
+        return without_password(self.location)
 
 
 class Row(Struct):
@@ -219,14 +225,19 @@ class Ledger:
 
     def renew_phase(self, phase: Phase) -> bool:
         """Lets a phase that lasts a moment hold on, where it is still the one that was set; whether it was."""
-        now = self._clock.now()
+        return self._change_phase(phase, {"until": self._clock.now() + TRANSITION_SECONDS * SECOND})
+
+    def undo_phase(self, phase: Phase) -> bool:
+        """What was before a phase that lasts a moment holds again, where it is still the one that was set; whether it was."""
+        return self._change_phase(phase, {"phase": BEFORE[phase].value, "since": self._clock.now()})
+
+    def _change_phase(self, phase: Phase, facts: dict[str, Any]) -> bool:
         with self._writing() as connection:
             found = connection.execute("SELECT value FROM facts WHERE name = 'phase'").fetchone()
             told = {} if found is None else _decode(found[0])
             if told.get("phase") != phase.value:
                 return False
-            told["until"] = now + TRANSITION_SECONDS * SECOND
-            connection.execute("UPDATE facts SET value = ? WHERE name = 'phase'", (_encode(told),))
+            connection.execute("UPDATE facts SET value = ? WHERE name = 'phase'", (_encode(told | facts),))
             return True
 
     def get(self, name: str) -> Any:
@@ -241,6 +252,11 @@ class Ledger:
                 connection.execute("DELETE FROM facts WHERE name = ?", (name,))
             else:
                 connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, _encode(value)))
+
+    def take_away(self, name: str, value: Any) -> None:
+        """Takes a fact away where it still is that one."""
+        with self._writing() as connection:
+            connection.execute("DELETE FROM facts WHERE name = ? AND value = ?", (name, _encode(value)))
 
     # ---- sources
     def sources(self) -> list[SourceRef]:
@@ -393,6 +409,11 @@ class Ledger:
                 "INSERT OR REPLACE INTO returned VALUES (?, ?, ?, ?, ?)",
                 ((one.source, one.namespace, one.key, one.origin, _encode(one.lost)) for one in notes),
             )
+
+    def clear_returned(self) -> None:
+        """Forgets what was written back, which was before a switch that follows."""
+        with self._writing() as connection:
+            connection.execute("DELETE FROM returned")
 
     def returned(self, after: tuple[int, str, str] = (0, "", ""), limit: int = 500) -> list[BackNote]:
         """Up to `limit` of what was written back, those behind that (source, namespace, key)."""

@@ -22,6 +22,7 @@ from unified_memory.model.errors import InvalidInputError, SourceError
 from unified_memory.model.value import encode
 from unified_memory.sources.bank_files import bank_losses
 from unified_memory.sources.base import (
+    ALL_LOST,
     EXTENDED_MEMORY,
     LEGACY_CREATED_AT,
     LEGACY_ID,
@@ -776,7 +777,7 @@ class MemoryBankLive(OlderSource):
             if not refused:
                 raise SourceError(self.kind, self._location, f"{tool} did not write: {short(text_of(result))}")
             # An empty content, and names that its tools read but never write.
-            return Returned(origin=origin, lost=(f"All of it: {tool} refuses it: {short(text_of(result))}",))
+            return Returned(origin=origin, lost=(f"{ALL_LOST}{tool} refuses it: {short(text_of(result))}",))
         return Returned(origin=origin, lost=tuple(lost_here))
 
 
