@@ -12,10 +12,8 @@ import contextlib
 import fcntl
 import json
 import os
-import queue
 import secrets
 import signal
-import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,11 +22,11 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from unified_memory.mcp.greeting import LOCK, MAX_LINE, PROTOCOL, TOKEN, Hello, read_address, read_welcome
+from unified_memory.mcp.pipes import Out, read_lines
 from unified_memory.model.errors import UnifiedMemoryError
 from unified_memory.settings import Settings, load
 
 CONNECT_SECONDS = 2.0
-READ_BYTES = 1 << 20
 # How long a client that has sent a signal is given to read what is answered already.
 LAST_WORDS_SECONDS = 1.0
 INTERNAL_ERROR = -32603
@@ -304,9 +302,8 @@ class _Front:
     async def run(self) -> int:
         """Serves until the client is done."""
         loop = asyncio.get_running_loop()
-        self._out = _Out()
-        reading = threading.Thread(target=_read_input, args=(loop, self._incoming), daemon=True)
-        reading.start()
+        self._out = Out()
+        read_lines(self._incoming)
         serving = asyncio.ensure_future(self._serve())
         written = asyncio.ensure_future(self._out.ended.wait())
         stopped = asyncio.ensure_future(self._stopped.wait())
@@ -442,59 +439,3 @@ def _free(lock: int) -> bool:
         return False
     fcntl.flock(lock, fcntl.LOCK_UN)
     return True
-
-
-def _read_input(loop: asyncio.AbstractEventLoop, lines: "asyncio.Queue[bytes | None]") -> None:
-    """Reads standard input to its end, on a thread: it may be a pipe, a terminal or a file."""
-    begun = bytearray()
-    with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits for more
-        while part := _read_part():
-            first, *others = part.split(b"\n")
-            if len(begun) <= MAX_LINE:
-                # What is longer than a line may be is told by its length alone.
-                begun += first
-            for other in others:
-                loop.call_soon_threadsafe(lines.put_nowait, bytes(begun) + b"\n")
-                begun = bytearray(other)
-        if begun:
-            loop.call_soon_threadsafe(lines.put_nowait, bytes(begun) + b"\n")
-        loop.call_soon_threadsafe(lines.put_nowait, None)
-
-
-def _read_part() -> bytes:
-    """What comes next; nothing where the end is reached, or a terminal is gone."""
-    try:
-        return os.read(0, READ_BYTES)
-    except OSError:
-        return b""
-
-
-class _Out:
-    """Standard output, for our lines alone: whatever else writes to it in this process lands on standard error."""
-
-    def __init__(self) -> None:
-        # Everything is written, or cannot be: the client has closed its end.
-        self.ended = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-        self._wire = os.dup(1)
-        os.dup2(2, 1)
-        self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        # On a thread: a client that does not read must not hold up the loop.
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def write(self, line: bytes) -> None:
-        """Sends the line after all before it."""
-        self._queue.put(line)
-
-    def finish(self) -> None:
-        """There is no more to write."""
-        self._queue.put(None)
-
-    def _run(self) -> None:
-        with contextlib.suppress(OSError):
-            while (line := self._queue.get()) is not None:
-                left = memoryview(line)
-                while left:
-                    left = left[os.write(self._wire, left) :]
-        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits
-            self._loop.call_soon_threadsafe(self.ended.set)

@@ -12,7 +12,9 @@ READ_BYTES = 1 << 20
 
 
 def read_lines(lines: "asyncio.Queue[bytes | None]") -> None:
-    """Begins to put the lines of standard input into the queue, without their ends; None when it has ended."""
+    """Begins to put the lines of standard input, a pipe, a terminal or a file, into the queue, each with its end; None when that
+    has ended.
+    """
     loop = asyncio.get_running_loop()
     threading.Thread(target=_read, args=(loop, lines), daemon=True).start()
 
@@ -26,14 +28,15 @@ def _read(loop: asyncio.AbstractEventLoop, lines: "asyncio.Queue[bytes | None]")
                 # What is longer than a line may be is told by its length alone.
                 begun += first
             for other in others:
-                loop.call_soon_threadsafe(lines.put_nowait, bytes(begun))
+                loop.call_soon_threadsafe(lines.put_nowait, bytes(begun) + b"\n")
                 begun = bytearray(other)
         if begun:
-            loop.call_soon_threadsafe(lines.put_nowait, bytes(begun))
+            loop.call_soon_threadsafe(lines.put_nowait, bytes(begun) + b"\n")
         loop.call_soon_threadsafe(lines.put_nowait, None)
 
 
 def _part() -> bytes:
+    """What comes next; nothing where the end is reached, or a terminal is gone."""
     try:
         return os.read(0, READ_BYTES)
     except OSError:
@@ -52,9 +55,9 @@ class Out:
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         threading.Thread(target=self._run, daemon=True).start()
 
-    def write(self, message: bytes) -> None:
-        """Writes the message as a line, after all before it."""
-        self._queue.put(message + b"\n")
+    def write(self, line: bytes) -> None:
+        """Writes the line, which has its end, after all before it."""
+        self._queue.put(line)
 
     def finish(self) -> None:
         """There is no more to write."""
