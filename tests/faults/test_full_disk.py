@@ -142,7 +142,7 @@ async def test_a_directory_cannot_be_made_on_a_full_disk_and_can_once_there_is_r
     await check_is_clean(small_disk.path)
 
 
-@pytest.mark.parametrize("room", [700_000, 1_500_000, 4_000_000])
+@pytest.mark.parametrize("room", [1_000_000, 1_500_000, 4_000_000])
 async def test_without_root_too_a_full_disk_loses_nothing_and_goes_on_once_there_is_room(
     room: int, rng: random.Random, tmp_path: Path
 ) -> None:

@@ -179,7 +179,8 @@ async def while_another_migrates(rest: Rest, route: Route, example: Example) -> 
     now = rest.clock.now()
     for lease in ("migration", "migration-pass", "migration-return"):
         assert await rest.service.storage.lease(lease, "another", now, now + 1_000_000)
-    at_once = {"timeout": 0} if route.path in {"/migration/switch", "/migration/rollback"} else example.body
+    changes = {"/migration/switch", "/migration/rollback", "/migration/finish"}
+    at_once = {"timeout": 0} if route.path in changes else example.body
     return await ask_example(rest, route, replace(example, body=at_once), made=made)
 
 

@@ -248,7 +248,7 @@ async def test_a_run_that_follows_ends_with_the_switch(rest: Rest) -> None:
 async def test_there_and_back_again_loses_nothing(rest: Rest) -> None:
     older = put(rest, "billing/a.md", "one")
     await rest.ok("POST", "/migration/run", {"sources": [BANK]})
-    refused(await rest.ask("POST", "/migration/finish"), 409, "migration_state")
+    refused(await rest.ask("POST", "/migration/finish", {}), 409, "migration_state")
     switched = await rest.ok("POST", "/migration/switch", {"timeout": 5})
     assert switched["phase"] == "switched"
     await rest.ok("PUT", "/update/a.md?namespace=projects/billing", {"value": "uno"})
@@ -262,7 +262,7 @@ async def test_there_and_back_again_loses_nothing(rest: Rest) -> None:
     # And once more, to the end.
     await rest.ok("POST", "/migration/run", {"sources": []})
     await rest.ok("POST", "/migration/switch", {})
-    finished = await rest.ok("POST", "/migration/finish")
+    finished = await rest.ok("POST", "/migration/finish", {})
     assert finished["phase"] == "finished"
     assert [there(one) for one in finished["backups"]] == [True]
     assert any(str(rest.older) in one for one in finished["commands"])

@@ -275,7 +275,13 @@ def rollback(
 
 
 @command(group, "finish")
-def finish(target: Target, yes: Yes = False) -> None:
+def finish(
+    target: Target,
+    timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="How long a pass that is under way may take to end (30).")
+    ] = None,
+    yes: Yes = False,
+) -> None:
     """End the migration. Keeps a last copy of the older files, and shows the commands that remove what is left. Asks.
 
     Such as: unified-memory migrate finish --yes
@@ -291,7 +297,7 @@ def finish(target: Target, yes: Yes = False) -> None:
             err=True,
         )
         confirm("Finish?", "ends the migration")
-    target.ask_long(protocol.finish_migration(wait=LONG_WORK_SECONDS), views.migration_finished)
+    target.ask_long(protocol.finish_migration(timeout=timeout, wait=LONG_WORK_SECONDS), views.migration_finished)
 
 
 @command(group, "report")

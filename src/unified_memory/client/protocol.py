@@ -1414,12 +1414,15 @@ def rollback_migration(
     return _call("POST", "/migration/rollback", body=_told(restore=restore or None, timeout=timeout), wait=wait)
 
 
-def finish_migration(*, wait: float | None = None) -> Call[shapes.MigrationFinished | shapes.Accepted]:
+def finish_migration(
+    *, timeout: float | None = None, wait: float | None = None
+) -> Call[shapes.MigrationFinished | shapes.Accepted]:
     """Ends the migration: keeps a last copy of the older files, and tells the commands that would remove what is left of them.
 
-    There is no way back then. `wait` as in `update_where`. Raises MigrationStateError.
+    There is no way back then. `timeout`: seconds that a pass which is under way may take to end. `wait` as in `update_where`.
+    Raises MigrationStateError.
     """
-    return _call("POST", "/migration/finish", wait=wait)
+    return _call("POST", "/migration/finish", body=_told(timeout=timeout), wait=wait)
 
 
 def migration_report() -> Call[shapes.MigrationReport]:

@@ -798,7 +798,7 @@ EXAMPLES: dict[tuple[str, str], tuple[Example, ...]] = {
     ("POST", "/migration/verify"): (Example("All is as it is there", _VERIFICATION, {}),),
     ("POST", "/migration/switch"): (Example("No proxy was to follow", _SWITCHED, {}),),
     ("POST", "/migration/rollback"): (Example("Nothing was written since", _ROLLED_BACK_TO, {}),),
-    ("POST", "/migration/finish"): (Example("What could go now", _FINISHED),),
+    ("POST", "/migration/finish"): (Example("What could go now", _FINISHED, {}),),
     ("GET", "/migration/report"): (Example("Of the last run", _RUN),),
     ("GET", "/export"): (Example("A namespace", _LINES, query=f"{_THERE}&recursive=true"),),
     ("POST", "/import"): (

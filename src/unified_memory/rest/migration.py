@@ -140,11 +140,18 @@ class RollbackMigrationRequest(Struct, forbid_unknown_fields=True):
     timeout: Annotated[float, Meta(ge=0, le=600)] = 30.0
 
 
+class FinishMigrationRequest(Struct, forbid_unknown_fields=True):
+    """`timeout`: seconds that a pass which is under way may take to end."""
+
+    timeout: Annotated[float, Meta(ge=0, le=600)] = 30.0
+
+
 _plan = msgspec.json.Decoder(PlanMigrationRequest)
 _run = msgspec.json.Decoder(RunMigrationRequest)
 _verify = msgspec.json.Decoder(VerifyMigrationRequest)
 _switch = msgspec.json.Decoder(SwitchMigrationRequest)
 _rollback = msgspec.json.Decoder(RollbackMigrationRequest)
+_finish = msgspec.json.Decoder(FinishMigrationRequest)
 
 
 # ---- routes
@@ -239,9 +246,10 @@ async def rollback_migration(service: Service, call: Call) -> Answer:
 async def finish_migration(service: Service, call: Call) -> Answer:
     """POST /migration/finish."""
     seconds = patience(call.query("wait"))
+    request = decode(_finish, call.body)
 
     async def work(_running: Running) -> dict[str, Any]:
-        return _fields(await service.migration.finish(call.principal))
+        return _fields(await service.migration.finish(call.principal, wait=request.timeout))
 
     return await long_work(service, call, "finish_migration", "", work, seconds=seconds)
 

@@ -630,6 +630,7 @@ ROUTES: tuple[Route, ...] = (
         tag="Migration",
         summary="End the migration",
         answer="MigrationFinished",
+        body=migration.FinishMigrationRequest,
         long=True,
         description="Keeps a last copy of the older files, and tells the commands that would remove what is left; none is run.",
         parameters=("wait",),

@@ -28,7 +28,7 @@ from unified_memory.model.errors import (
 )
 from unified_memory.model.principal import ANONYMOUS, Principal
 from unified_memory.service.backups import Backup, Backups
-from unified_memory.service.changeover import POINT, Changeover, Finished, RolledBack
+from unified_memory.service.changeover import FINISH_SECONDS, POINT, Changeover, Finished, RolledBack
 from unified_memory.service.copying import Counts, OnConflict, Pass, Rules, Shown
 from unified_memory.service.drafting import Limits
 from unified_memory.service.guard import Guard
@@ -556,8 +556,9 @@ class MemoryMigrationManager:
         point = await asyncio.to_thread(ledger.get, POINT) or {}
         return await changeover.rollback(principal, point, restore=restore, advance=advance, wait=wait)
 
-    async def finish(self, principal: Principal) -> Finished:
-        """The end of the older services: a last backup of their files, and the commands that would remove them.
+    async def finish(self, principal: Principal, *, wait: float = FINISH_SECONDS) -> Finished:
+        """The end of the older services: a last backup of their files, and the commands that would remove them. A pass that is
+        under way is waited for, so many seconds at most.
 
         Raises MigrationStateError unless ours answers, SourceError, StorageError.
         """
@@ -567,7 +568,7 @@ class MemoryMigrationManager:
                 "There is no place for the last backups of the older services", hint="Set MCP_BACKUP_DIR"
             )
         await self.return_pass()
-        return await (await self._changeover()).finish(self.points)
+        return await (await self._changeover()).finish(self.points, wait)
 
     # ---- for the proxy
     async def phase(self) -> Phase:
