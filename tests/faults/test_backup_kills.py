@@ -366,6 +366,8 @@ async def fill_at(
 )
 @pytest.mark.parametrize("lasts", ["for good", "once"])
 @pytest.mark.parametrize("operation", OPERATIONS)
+# A database aside whose log cannot be emptied when it is closed: SQLite passes over that, and apsw tells what it passed over.
+@pytest.mark.filterwarnings("ignore:Exception ignored in. None:pytest.PytestUnraisableExceptionWarning")
 async def test_a_full_disk_refuses_a_backup_or_restore_and_leaves_all_as_it_was(
     operation: Operation, lasts: str, trials: int, prepared: Prepared, tmp_path: Path, rng: random.Random
 ) -> None:
