@@ -8,6 +8,7 @@ holds again by itself after some seconds.
 import asyncio
 import hashlib
 import shlex
+import tarfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
@@ -386,7 +387,6 @@ def _files_of(ref: SourceRef) -> list[Path] | None:
 
 def _pack(files: list[Path], target: Path) -> None:
     """Copies files into an archive, and reads it again. Raises StorageError, BackupDamagedError."""
-    import tarfile  # noqa: PLC0415 - 30 ms of every start, and only at the end of a migration
 
     def write(file: BinaryIO) -> None:
         with tarfile.open(fileobj=file, mode="w:gz") as archive:

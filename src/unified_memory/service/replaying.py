@@ -17,6 +17,7 @@ from unified_memory.service.mapping import MIGRATED_EXTENDED, entry_of
 from unified_memory.service.projects import project_of
 from unified_memory.service.reaching import shape_of_kind
 from unified_memory.sources.base import EXTENDED_MEMORY, MEMORY_BANK, Item, OlderSource, Options, Shape
+from unified_memory.sources.child import Child
 from unified_memory.sources.kinds import open_source
 from unified_memory.sources.ledger import Ledger, Row
 from unified_memory.storage.base import Storage
@@ -98,8 +99,6 @@ class Replaying:
             raise RefusedError(
                 "Nobody answers here as the older tools do", hint="unified-memory migrate verify asks them"
             )
-        from unified_memory.sources.child import Child  # noqa: PLC0415 - of no use but here
-
         child = await asyncio.to_thread(Child, "older", replay.older, replay.options)
         try:
             tools = {str(tool.get("name")): tool for tool in await asyncio.to_thread(child.open)}
