@@ -476,3 +476,24 @@ def test_a_service_that_cannot_work_still_tells_its_health() -> None:
 
 def test_unset_is_the_sentinel_of_the_client() -> None:
     assert UNSET is msgspec.UNSET
+
+
+@pytest.mark.parametrize("told", [{}, {"ok": True}, [], {"namespace": "n", "key": "other", "version": 1}])
+def test_a_write_is_stored_only_where_the_answer_tells_of_that_memory(told: Any) -> None:
+    calls: list[Call[Any]] = [
+        protocol.store("k", 1, "n"),
+        protocol.update("k", "n", value=1),
+    ]
+    for call in calls:
+        with pytest.raises(UnexpectedAnswerError):
+            call.read(answer(told))
+        whole = {"namespace": "n", "key": "k", "version": 1}
+        assert call.read(answer(whole)) == whole
+
+
+def test_a_write_without_a_key_is_told_which_it_got() -> None:
+    call = protocol.store(value=1)
+    with pytest.raises(UnexpectedAnswerError):
+        call.read(answer({"status": "ok"}))
+    whole = {"namespace": "default", "key": "minted", "version": 1}
+    assert call.read(answer(whole)) == whole

@@ -10,7 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, cast
 from urllib.parse import quote
 
 import msgspec
@@ -62,7 +62,7 @@ MOST_WITH_FALLBACK = 16
 
 def open_spool(path: "Path | str") -> "Spool":
     """The spool of that file. Raises SpoolError."""
-    from unified_memory.client.spool import Spool  # noqa: PLC0415 - SQLite is loaded where there is a spool
+    from unified_memory.client.spool import Spool  # noqa: PLC0415 - SQLite's driver, where there is a spool
 
     return Spool(path)
 
@@ -106,13 +106,10 @@ class Means(Struct, frozen=True):
     is_open: Callable[[], bool]
 
 
-KeptStatus = Literal["stored_in_fallback", "cached_locally"]
-
-
 class Kept(TypedDict):
     """Where a write was kept while the service was away."""
 
-    status: KeptStatus
+    status: protocol.KeptStatus
     key: str
 
 
@@ -171,17 +168,6 @@ def _older_found(answer: Any) -> Any:
 
 
 # ---- what the service says
-def _record(place: "Place", answer: Any) -> dict[str, Any]:
-    """The answer itself, where it tells of that memory. Raises UnexpectedAnswerError: nothing says then that it was stored."""
-    if isinstance(answer, dict):
-        if (answer.get("namespace"), answer.get("key")) == place and isinstance(answer.get("version"), int):
-            return answer
-        if answer.get("status") in get_args(KeptStatus) and answer.get("key") == place[1]:
-            # An application before the service keeps it.
-            return answer
-    raise UnexpectedAnswerError("What answers does not tell of the memory", hint="Is the URL right?")
-
-
 # ---- operations of a client with a spool
 def plain(means: Means, call: Call[T]) -> Steps[T]:
     """Any call: it sees what waits in the spool, and a write goes behind what waits there, or not at all."""
@@ -369,7 +355,7 @@ def _write(means: Means, kind: "Kind", call: Call[Any], value: Any) -> Steps[Any
     namespace, key = cast("Place", call.place)
     try:
         yield from _let_through(means, call.place, may_be_kept=True)
-        return _record((namespace, key), (yield Ask(call)))
+        return cast("dict[str, Any]", (yield Ask(call)))
     except AWAY as error:
         # The service would refuse it later; how long a key may be only it knows.
         check_namespace(namespace)
@@ -469,7 +455,7 @@ def _send(spool: "Spool", entry: "Entry", holder: str) -> Steps[bool]:
     try:
         if spool.outdated(entry):
             entry = yield from _with_version(spool, entry)
-        result = _record((entry.namespace, entry.key), (yield Ask(entry.call)))
+        result = protocol.record_of((entry.namespace, entry.key), (yield Ask(entry.call)))
     except UnifiedMemoryError as error:
         if not _is_refusal(error):
             raise

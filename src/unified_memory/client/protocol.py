@@ -10,7 +10,8 @@ import math
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any, Generic, Protocol, TypeVar, cast
+from functools import partial
+from typing import Any, Generic, Literal, Protocol, TypeVar, cast, get_args
 from urllib.parse import quote
 
 import msgspec
@@ -72,6 +73,9 @@ class Answer(Struct, frozen=True):
     content_type: str
     content: bytes
     retry_after: float | None = None
+
+
+KeptStatus = Literal["stored_in_fallback", "cached_locally"]
 
 
 class Call(Struct, Generic[T], frozen=True, kw_only=True):
@@ -476,6 +480,21 @@ def _results(answer: Any) -> Any:
 
 
 # ---- one memory
+def record_of(place: tuple[str, str] | None, answer: Any) -> Any:
+    """The answer to a write, where it tells of that memory (None: of any).
+
+    Raises UnexpectedAnswerError: nothing says then that it was stored.
+    """
+    if isinstance(answer, dict):
+        named = isinstance(answer.get("namespace"), str) and isinstance(answer.get("key"), str)
+        if named and isinstance(answer.get("version"), int) and place in {None, (answer["namespace"], answer["key"])}:
+            return answer
+        if answer.get("status") in get_args(KeptStatus) and (place is None or answer.get("key") == place[1]):
+            # An application before the service keeps it.
+            return answer
+    raise UnexpectedAnswerError("What answers does not tell of the memory", hint="Is the URL right?")
+
+
 def store(
     key: str | None = None,
     value: Any = UNSET,
@@ -507,7 +526,9 @@ def store(
     body |= _told(key=key, namespace=namespace, metadata=metadata, expected_version=expected_version)
     headers = {**_idempotency(idempotency_key), **({"If-None-Match": "*"} if if_none_match else {})}
     place = None if key is None else (namespace, key)
-    return _call("POST", "/store", body=body, headers=headers, keyed=True, place=place)
+    return _call(
+        "POST", "/store", body=body, headers=headers, convert=partial(record_of, place), keyed=True, place=place
+    )
 
 
 def retrieve(
@@ -566,7 +587,10 @@ def update(
     path = f"/update/{encode_path(key, 'key')}"
     headers = _idempotency(idempotency_key)
     asked = {"namespace": namespace}
-    return _call("PUT", path, asked, body=body, headers=headers, keyed=True, place=(namespace, key))
+    place = (namespace, key)
+    return _call(
+        "PUT", path, asked, body=body, headers=headers, convert=partial(record_of, place), keyed=True, place=place
+    )
 
 
 def patch(
@@ -596,7 +620,10 @@ def patch(
     path = f"/update/{encode_path(key, 'key')}"
     headers = _idempotency(idempotency_key)
     asked = {"namespace": namespace}
-    return _call("PATCH", path, asked, body=body, headers=headers, keyed=True, place=(namespace, key))
+    place = (namespace, key)
+    return _call(
+        "PATCH", path, asked, body=body, headers=headers, convert=partial(record_of, place), keyed=True, place=place
+    )
 
 
 def delete(
